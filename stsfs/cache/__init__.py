@@ -1,0 +1,1 @@
+"""Bytes of object versions, kept in recycled memory within one budget."""

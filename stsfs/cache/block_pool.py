@@ -1,0 +1,200 @@
+"""Blocks: pieces of memory of one size, recycled within one budget for everything cached.
+
+A block in use is *pinned*. It is recycled only when nothing pins it: no range being received into
+it, no reader waiting on it, and no view of it that a reply still holds. Foreign bytes in a reply
+are the worst thing this program could do, so a lent view carries its pin for as long as it lives.
+"""
+
+import mmap
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from stsfs.cache.content import Run
+
+READ_BYTES_MAX = 1024 * 1024
+"""The kernel's largest read: 256 pages."""
+
+
+class Block:
+    """One piece of cache memory and the runs of bytes that live in it."""
+
+    __slots__ = ("memory", "pins", "pool", "runs", "spent", "used_bytes")
+
+    def __init__(self, pool: "BlockPool", size_bytes: int) -> None:
+        # Anonymous pages exist once they are written to; a bytearray would write zeros to all.
+        self.memory = memoryview(mmap.mmap(-1, size_bytes))
+        self.pool = pool
+        self.pins = 1
+        self.runs: list[Run] = []
+        self.used_bytes = 0
+        """Bytes handed out to runs so far, from the front; a run's place is never reused alone."""
+
+        self.spent = False
+        """Read by a stream that went on: first to be recycled."""
+
+    def pin(self) -> None:
+        """Keep the block from being recycled until the matching `unpin`."""
+        if not self.pins:
+            self.pool.taken_up(self)
+        self.pins += 1
+
+    def unpin(self) -> None:
+        """Undo one `pin`; the last one makes the block available. Not a checkpoint."""
+        assert self.pins > 0
+        self.pins -= 1
+        if not self.pins:
+            self.pool.put_down(self)
+
+    def lend(self, start: int, stop: int) -> memoryview:
+        """A read-only view of [start, stop); the block stays pinned until the view is gone."""
+        view = self.memory[start:stop].toreadonly()
+        self.pin()
+        self.pool.lend(view, self)
+        return view
+
+
+class BlockPool:
+    """All blocks of a mount: at most budget_bytes of memory, but enough for one read of any place.
+
+    INVARIANT: a block is in exactly one place: free (no runs), spent or idle (unpinned, with runs,
+    least recently used first), or pinned.
+    """
+
+    def __init__(self, *, budget_bytes: int, block_bytes: int) -> None:
+        self.block_bytes = block_bytes
+        self.blocks_max = max(READ_BYTES_MAX // block_bytes + 2, budget_bytes // block_bytes, 3)
+        self.blocks_made = 0
+        self._free: list[Block] = []
+        self._spent: OrderedDict[Block, None] = OrderedDict()
+        self._idle: OrderedDict[Block, None] = OrderedDict()
+        self._waiters: deque[tuple[int, Callable[[list[Block]], None]]] = deque()
+        # By id of the reference: a weak reference hashes like its referent, and views do not hash.
+        self._lent: dict[int, tuple[weakref.ref[memoryview], Block]] = {}
+
+    @property
+    def used_bytes(self) -> int:
+        """Memory of all blocks made so far."""
+        return self.blocks_made * self.block_bytes
+
+    @property
+    def pinned_count(self) -> int:
+        """Blocks in use right now."""
+        return self.blocks_made - len(self._free) - len(self._spent) - len(self._idle)
+
+    @property
+    def available_count(self) -> int:
+        """Blocks that `take_nowait` could give."""
+        return self.blocks_max - self.pinned_count
+
+    def take_nowait(self, count: int) -> list[Block] | None:
+        """count empty blocks, each pinned once for the caller; None if there are not enough.
+
+        Whoever waits in `take` goes first, but nothing is had without waiting.
+        """
+        if count and (self._waiters or count > self.available_count):
+            return None
+        return [self._take_one() for _ in range(count)]
+
+    async def take(self, count: int) -> list[Block]:
+        """Like `take_nowait`, but waits, first come first served. Is a checkpoint.
+
+        A caller must hold no pin of its own, or two of them could wait for each other for ever.
+        """
+        assert count <= self.blocks_max, "asked for more blocks than the pool can ever have"
+        given: list[Block] = []
+        arrived = trio.Event()
+
+        def give(blocks: list[Block]) -> None:
+            given.extend(blocks)
+            arrived.set()
+
+        waiter = (count, give)
+        self._waiters.append(waiter)
+        self._serve_waiters()
+        try:
+            await arrived.wait()
+        except trio.Cancelled:
+            if arrived.is_set():
+                self.give_back(given)
+            else:
+                self._waiters.remove(waiter)
+                self._serve_waiters()
+            raise
+        return given
+
+    def give_back(self, blocks: list[Block]) -> None:
+        """Return blocks taken but not used."""
+        for block in blocks:
+            block.unpin()
+
+    def spend(self, block: Block) -> None:
+        """A stream has read this block and gone on: recycle it before any other."""
+        block.spent = True
+        if block in self._idle:
+            del self._idle[block]
+            self._spent[block] = None
+
+    def taken_up(self, block: Block) -> None:
+        """A block is pinned again: it counts as used."""
+        block.spent = False
+        self._idle.pop(block, None)
+        self._spent.pop(block, None)
+
+    def put_down(self, block: Block) -> None:
+        """The last pin of a block is gone."""
+        if not block.runs:
+            block.used_bytes = 0
+            self._free.append(block)
+        elif block.spent:
+            self._spent[block] = None
+        else:
+            self._idle[block] = None
+        self._serve_waiters()
+
+    def emptied(self, block: Block) -> None:
+        """The last run of a block was dropped."""
+        if not block.pins:
+            self._idle.pop(block, None)
+            self._spent.pop(block, None)
+            self.put_down(block)
+
+    def lend(self, view: memoryview, block: Block) -> None:
+        """Unpin block when view is no longer referenced by anyone."""
+        reference = weakref.ref(view, self._view_gone)
+        self._lent[id(reference)] = reference, block
+
+    def _view_gone(self, reference: "weakref.ref[memoryview]") -> None:
+        _, block = self._lent.pop(id(reference))
+        block.unpin()
+
+    def _take_one(self) -> Block:
+        if self._free:
+            block = self._free.pop()
+        elif self._spent:
+            block = self._recycle(self._spent)
+        elif self.blocks_made < self.blocks_max:
+            self.blocks_made += 1
+            return Block(self, self.block_bytes)
+        else:
+            block = self._recycle(self._idle)
+        block.pins = 1
+        return block
+
+    def _recycle(self, queue: "OrderedDict[Block, None]") -> Block:
+        block, _ = queue.popitem(last=False)
+        block.pins = 1  # so that dropping its last run does not put it down
+        for run in list(block.runs):
+            run.drop()
+        block.used_bytes = 0
+        block.spent = False
+        return block
+
+    def _serve_waiters(self) -> None:
+        while self._waiters and self._waiters[0][0] <= self.available_count:
+            count, give = self._waiters.popleft()
+            give([self._take_one() for _ in range(count)])

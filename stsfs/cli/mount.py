@@ -1,0 +1,240 @@
+"""`stsfs mount`: check what can be checked at once, then serve."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stsfs.cli.mount_options import parse_mount_options
+from stsfs.cli.reporting import remember_debug
+from stsfs.daemon import mountinfo, runtime_dir
+from stsfs.daemon.config import (
+    DEADLINE_S_DEFAULT,
+    METADATA_TTL_S_DEFAULT,
+    UMASK_DEFAULT,
+    MountConfig,
+    own_ids,
+    parse_size,
+)
+from stsfs.daemon.logs import log_to_file, log_to_stderr
+from stsfs.daemon.mount_point import check_fuse, check_mount_point
+from stsfs.daemon.notify import tell_manager
+from stsfs.daemon.spawn import Ready, run_in_background
+from stsfs.errors import BadArgument
+
+log = logging.getLogger(__name__)
+
+
+class Size(click.ParamType[int]):
+    """`128MiB` on the command line, bytes inside."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes; a default is already a number."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(value)
+        except BadArgument as exc:
+            self.fail(str(exc), param, ctx)
+
+
+class Octal(click.ParamType[int]):
+    """`022` on the command line, 18 inside."""
+
+    name = "octal"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number; a default is already one."""
+        if isinstance(value, int):
+            return value
+        try:
+            return int(value, 8)
+        except ValueError:
+            self.fail(f"{value!r} is not an octal number such as 022.", param, ctx)
+
+
+_FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
+
+
+@click.command()
+@click.argument("location")
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option("-f", "--foreground", is_flag=True, help="Do not go into the background.")
+@click.option("--rw", is_flag=True, help="Mount for writing (not available in this version).")
+@click.option(
+    "--metadata-ttl",
+    type=float,
+    metavar="S",
+    default=METADATA_TTL_S_DEFAULT,
+    show_default=True,
+    help="How long a listing is trusted, in seconds.",
+)
+@click.option(
+    "--consistency",
+    type=click.Choice(["open", "ttl"]),
+    default="open",
+    show_default=True,
+    help="open: each open sees the newest version. ttl: opens trust the listing, too.",
+)
+@click.option("--uid", type=int, help="Owner of all files.  [default: yours]")
+@click.option("--gid", type=int, help="Group of all files.  [default: yours]")
+@click.option(
+    "--umask",
+    type=Octal(),
+    default=UMASK_DEFAULT,
+    show_default="022",
+    help="Permission bits that files do not have, octal.",
+)
+@click.option("--allow-other", is_flag=True, help="Let other users in, by the permission bits.")
+@click.option("--endpoint-url", metavar="URL", help="An S3 service other than AWS.")
+@click.option("--region", help="Region of the bucket.  [default: found out]")
+@click.option("--profile", help="AWS profile for s3:// locations.")
+@click.option("--token-file", type=_FILE, help="File with a Synapse access token.")
+@click.option("--synapse-profile", help="Profile in ~/.synapseConfig.")
+@click.option("--synapse-endpoint", metavar="URL", help="A Synapse other than the public one.")
+@click.option("--whole-bucket", is_flag=True, help="Accept credentials that cover a whole bucket.")
+@click.option("--block-size", type=Size(), help="Unit of the cache.  [default: chosen]")
+@click.option(
+    "--memory", type=Size(), help="Budget of the cache.  [default: by the machine's memory]"
+)
+@click.option(
+    "--deadline",
+    type=float,
+    metavar="S",
+    default=DEADLINE_S_DEFAULT,
+    show_default=True,
+    help="When a request without an answer fails, in seconds.",
+)
+@click.option(
+    "--connections",
+    type=int,
+    metavar="N",
+    help="Connections to the store at most.  [default: chosen]",
+)
+@click.option(
+    "--read-ahead-kib",
+    type=int,
+    metavar="KIB",
+    help="Read-ahead of the kernel; 0 leaves it alone.  [default: chosen]",
+)
+@click.option(
+    "--log-file",
+    type=_FILE,
+    help="Where to log.  [default: stderr, in the background a file of its own]",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="What to log: this, and what is worse.",
+)
+@click.option(
+    "--debug",
+    is_flag=True,
+    callback=remember_debug,
+    help="Log everything, and show tracebacks of errors.",
+)
+@click.option(
+    "-o",
+    "mount_options",
+    multiple=True,
+    metavar="OPT[=VAL],...",
+    help="The same options in the manner of fstab: uid=1000,allow_other,_netdev.",
+)
+@click.pass_context
+def mount(ctx: click.Context, /, mount_options: tuple[str, ...], **options: Any) -> None:
+    """Mount LOCATION (syn12345 or s3://bucket/prefix) on the empty directory MOUNTPOINT.
+
+    Every option can also be given as an environment variable, as in STSFS_MOUNT_METADATA_TTL=5.
+    """
+    config = make_config(options | _from_mount_options(ctx, mount_options))
+    check_mount_point(config.mount_path)
+    check_fuse(allow_other=config.allow_other)
+    if config.foreground:
+        ctx.exit(_serve_in_foreground(config))
+    assert config.log_file is not None
+    run_in_background(lambda ready: _serve_in_background(config, ready), config.log_file)
+    click.echo(f"{config.location} is mounted on {config.mount_path} (read-only).")
+
+
+def make_config(options: dict[str, Any]) -> MountConfig:
+    """The typed form of the command's options. Raises BadArgument."""
+    mount_path = mountinfo.resolve(options["mountpoint"])
+    log_file = options["log_file"]
+    if log_file is None and not options["foreground"]:
+        log_file = runtime_dir.default_log_file(mount_path)
+    own_uid, own_gid = own_ids()
+    return MountConfig(
+        location=options["location"],
+        mount_path=mount_path,
+        foreground=options["foreground"],
+        rw=options["rw"],
+        metadata_ttl_s=options["metadata_ttl"],
+        consistency=options["consistency"],
+        uid=own_uid if options["uid"] is None else options["uid"],
+        gid=own_gid if options["gid"] is None else options["gid"],
+        umask=options["umask"],
+        allow_other=options["allow_other"],
+        endpoint_url=options["endpoint_url"],
+        region=options["region"],
+        aws_profile=options["profile"],
+        token_file=options["token_file"],
+        synapse_profile=options["synapse_profile"],
+        synapse_endpoint=options["synapse_endpoint"],
+        whole_bucket=options["whole_bucket"],
+        block_bytes=options["block_size"],
+        memory_bytes=options["memory"],
+        deadline_s=options["deadline"],
+        connections_max=options["connections"],
+        read_ahead_kib=options["read_ahead_kib"],
+        log_file=log_file,
+        log_level=options["log_level"],
+        debug=options["debug"],
+    )
+
+
+def _from_mount_options(ctx: click.Context, texts: tuple[str, ...]) -> dict[str, Any]:
+    """Values of `-o`, converted as their long options are; those given as such win."""
+    parameters = {
+        parameter.name: parameter
+        for parameter in ctx.command.params
+        if isinstance(parameter, click.Option) and parameter.name not in (None, "mount_options")
+    }
+    takes_value = {str(name): not option.is_flag for name, option in parameters.items()}
+    values = parse_mount_options(texts, takes_value)
+    return {
+        name: parameters[name].type_cast_value(ctx, value)
+        for name, value in values.items()
+        if ctx.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE
+    }
+
+
+def _serve_in_foreground(config: MountConfig) -> int:
+    if config.log_file is None:
+        log_to_stderr(config.effective_log_level)
+    else:
+        log_to_file(config.log_file, config.effective_log_level)
+    return _serve(config, lambda: tell_manager("READY=1"))
+
+
+def _serve_in_background(config: MountConfig, ready: Ready) -> int:
+    assert config.log_file is not None
+    log_to_file(config.log_file, config.effective_log_level)
+
+    def announce() -> None:
+        tell_manager("READY=1", f"MAINPID={os.getpid()}")
+        ready()
+
+    return _serve(config, announce)
+
+
+def _serve(config: MountConfig, ready: Ready) -> int:
+    # Imported late, and in the background after the fork: event loop, SDKs, the whole program.
+    from stsfs.daemon.serve import serve_mount
+
+    return serve_mount(config, ready)

@@ -1,0 +1,26 @@
+"""`stsfs unmount`: take a mount away, and wait until its daemon is gone."""
+
+from pathlib import Path
+
+import click
+
+from stsfs.daemon import mountinfo
+from stsfs.daemon import unmount as unmounting
+
+TIMEOUT_S_DEFAULT = 60.0
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--lazy", is_flag=True, help="Detach now; open files can still be read to their end.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    default=TIMEOUT_S_DEFAULT,
+    show_default=True,
+    help="How long to wait for the daemon, in seconds.",
+)
+def unmount(path: Path, lazy: bool, timeout: float) -> None:
+    """Unmount PATH, also when its daemon is dead."""
+    unmounting.unmount(mountinfo.resolve(path), lazy=lazy, timeout_s=timeout)

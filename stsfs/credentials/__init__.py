@@ -1,0 +1,1 @@
+"""Credentials: where they come from, and the lease that keeps them fresh."""

@@ -1,0 +1,1 @@
+"""One mount as a process: builds the parts, owns their lifetimes, answers on its control socket."""

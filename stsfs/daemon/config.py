@@ -1,0 +1,154 @@
+"""What a mount was asked to be: typed, complete and within sensible limits."""
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stsfs.errors import BadArgument
+
+Consistency = Literal["open", "ttl"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+UMASK_DEFAULT = 0o022
+METADATA_TTL_S_DEFAULT = 30.0
+DEADLINE_S_DEFAULT = 60.0
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b|)", re.IGNORECASE)
+_UNIT_BYTES = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": 1024 * GIB}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `128MiB`, `128M`, `1.5g` or `4096`; all units are powers of 1024.
+
+    Raises BadArgument.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise BadArgument(f"{text!r} is not a size.", remedy="Write sizes like 64KiB, 128MiB, 2G.")
+    return int(float(match[1]) * _UNIT_BYTES[match[2].lower()])
+
+
+def format_size(size_bytes: float) -> str:
+    """`1.5 GiB` for people."""
+    if size_bytes < KIB:
+        return f"{size_bytes:.0f} B"
+    units = ["KiB", "MiB", "GiB", "TiB"]
+    exponent = min(int(math.log(size_bytes, KIB)), len(units))
+    return f"{size_bytes / KIB**exponent:.1f} {units[exponent - 1]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountConfig:
+    """All options of one mount; construction raises BadArgument for what cannot be right.
+
+    None means that the program chooses, by what it measures or by what the machine has.
+    """
+
+    location: str
+    """As typed: `syn12345`, `s3://bucket/prefix`."""
+
+    mount_path: Path
+    """Absolute, without symbolic links."""
+
+    foreground: bool = False
+    rw: bool = False
+
+    metadata_ttl_s: float = METADATA_TTL_S_DEFAULT
+    consistency: Consistency = "open"
+
+    uid: int
+    gid: int
+    umask: int = UMASK_DEFAULT
+    allow_other: bool = False
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    aws_profile: str | None = None
+    token_file: Path | None = None
+    synapse_profile: str | None = None
+    synapse_endpoint: str | None = None
+    whole_bucket: bool = False
+
+    block_bytes: int | None = None
+    memory_bytes: int | None = None
+    deadline_s: float = DEADLINE_S_DEFAULT
+    connections_max: int | None = None
+    read_ahead_kib: int | None = None
+    """What to ask of the kernel; 0 leaves its own value."""
+
+    log_file: Path | None = None
+    """None: stderr."""
+    log_level: LogLevel = "info"
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rw:
+            raise BadArgument(
+                "Writing is not available in this version: every mount is read-only.",
+                remedy="Leave out --rw; in fstab write `ro` among the options.",
+            )
+        if not self.location.strip():
+            raise BadArgument("The location is empty.", remedy="Name a syn id or s3://bucket.")
+        self._check_paths()
+        _check_range("--metadata-ttl", self.metadata_ttl_s, 0, 86400, "seconds")
+        _check_range("--deadline", self.deadline_s, 1, 3600, "seconds")
+        _check_range("--uid", self.uid, 0, 2**32 - 2)
+        _check_range("--gid", self.gid, 0, 2**32 - 2)
+        if not 0 <= self.umask <= 0o777:
+            raise BadArgument(f"--umask is {self.umask:o}; it must lie between 0 and 777 (octal).")
+        _check_range("--connections", self.connections_max, 1, 256)
+        _check_range("--read-ahead-kib", self.read_ahead_kib, 0, 64 * KIB, "KiB")
+        self._check_sizes()
+        for option, url in (
+            ("--endpoint-url", self.endpoint_url),
+            ("--synapse-endpoint", self.synapse_endpoint),
+        ):
+            if url is not None and not re.match(r"https?://[^/\s]+", url):
+                raise BadArgument(f"{option} is {url!r}; it must begin with https:// or http://.")
+
+    def _check_paths(self) -> None:
+        for path in (self.mount_path, self.token_file, self.log_file):
+            # The daemon works in `/`: a relative path would mean another file there.
+            assert path is None or path.is_absolute()
+        log_file = self.log_file
+        if log_file is not None and log_file.is_relative_to(self.mount_path):
+            raise BadArgument("--log-file must not lie inside the mount.")
+
+    def _check_sizes(self) -> None:
+        block, memory = self.block_bytes, self.memory_bytes
+        if block is not None and (block & (block - 1) or not 4 * KIB <= block <= 16 * MIB):
+            raise BadArgument(
+                f"--block-size is {format_size(block)}; "
+                "it must be a power of two between 4 KiB and 16 MiB."
+            )
+        if memory is not None and memory < 16 * MIB:
+            raise BadArgument(f"--memory is {format_size(memory)}; it must be at least 16 MiB.")
+        if memory is not None and block is not None and memory < 8 * block:
+            raise BadArgument("--memory must have room for at least eight blocks (--block-size).")
+
+    @property
+    def effective_log_level(self) -> LogLevel:
+        """`debug` when --debug was given, whatever --log-level says."""
+        return "debug" if self.debug else self.log_level
+
+
+def own_ids() -> tuple[int, int]:
+    """The uid and gid that files belong to unless an option says otherwise."""
+    return os.getuid(), os.getgid()
+
+
+def _check_range(
+    option: str, value: float | None, least: float, most: float, unit: str = ""
+) -> None:
+    # `not <=` also refuses nan.
+    if value is not None and not least <= value <= most:
+        raise BadArgument(
+            f"{option} is {value:g}; it must lie between {least} and {most} {unit}".rstrip() + "."
+        )

@@ -1,0 +1,152 @@
+"""Where log lines go, and the last gate that secrets do not pass.
+
+In the foreground lines go to stderr, with the priorities of sd-daemon(3) when the journal reads
+it; in the background to a private file of limited size. Redaction is part of formatting, the last
+step before a line leaves, so that tracebacks and what libraries log pass it too.
+"""
+
+import logging
+import logging.handlers
+import os
+import re
+import sys
+import threading
+from io import TextIOWrapper
+from pathlib import Path
+from types import TracebackType
+
+from stsfs.daemon.spawn import open_private
+
+LOG_FILE_BYTES_MAX = 8 * 1024 * 1024
+LOG_FILES_KEPT = 3
+SECRET_CHARS_MIN = 8
+"""Shorter values are not registered: they would blank out ordinary words."""
+
+REDACTED = "[redacted]"
+
+_TIMED = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_UNTIMED = "%(name)s: %(message)s"
+
+_NAMED_SECRET = re.compile(
+    r"""(?ix)
+    ( \b (?: x-amz-security-token | x-amz-signature | signature
+        | (?:aws_)? secret_?(?:access_?)?key | (?:aws_)? session_?token
+        | auth_?token | access_?token | password )
+      (?: \\? ["']? \s* [=:] \s* (?: b? \\? ["'] )? | ["'] \s* , \s* b? ["'] ) )
+    [^\s"'&,;\\]+ """
+)
+_BARE_SECRET = re.compile(
+    r"""(?x)
+    (?<= \b[Bb]earer\s ) [A-Za-z0-9._~+/=-]{8,}
+    | \b eyJ [\w-]+ \. [\w-]+ (?: \. [\w-]* )?                   # a JSON web token
+    | (?<! [\w/+=.-] )                                           # an AWS secret key by its shape
+      (?= [A-Za-z0-9/+]* [a-z] ) (?= [A-Za-z0-9/+]* [A-Z] ) (?= [A-Za-z0-9/+]* [0-9] )
+      [A-Za-z0-9+] [A-Za-z0-9/+]{39} (?! [\w/+=.-] ) """
+)
+
+_registered: dict[str, None] = {}
+_REGISTERED_MAX = 256
+"""Renewals over weeks bring new values; the oldest are over by then."""
+
+
+def register_secret(value: str | None) -> None:
+    """Never let this value into a log line, in whatever context it appears."""
+    if value and len(value) >= SECRET_CHARS_MIN:
+        _registered.pop(value, None)
+        _registered[value] = None
+        while len(_registered) > _REGISTERED_MAX:
+            del _registered[next(iter(_registered))]
+
+
+def redact(text: str) -> str:
+    """Replace registered secrets, and all that looks like one, in `text`."""
+    for value in sorted(_registered, key=len, reverse=True):  # one may contain another
+        text = text.replace(value, REDACTED)
+    return _NAMED_SECRET.sub(rf"\1{REDACTED}", _BARE_SECRET.sub(REDACTED, text))
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats as usual, tracebacks included, and redacts the result."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The finished line or lines."""
+        return redact(super().format(record))
+
+
+class JournalFormatter(RedactingFormatter):
+    """Prefixes each line with its syslog priority; the journal adds time and process itself."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The finished lines, each as `<N>text`."""
+        priority = _syslog_priority(record.levelno)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+
+
+class PrivateRotatingFileHandler(logging.handlers.RotatingFileHandler):
+    """A log file of limited size, and its predecessors, that only the owner can read."""
+
+    def _open(self) -> TextIOWrapper:
+        # mode "a", as the base class says; a literal gives the result its type
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=open_private)
+
+
+def log_to_stderr(level: str) -> None:
+    """Send lines of at least `level` (`info`, `debug` ...) to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    journal = _stderr_is_the_journal()
+    handler.setFormatter(JournalFormatter(_UNTIMED) if journal else RedactingFormatter(_TIMED))
+    _install(handler, level)
+
+
+def log_to_file(path: Path, level: str) -> None:
+    """Send lines of at least `level` to a private file, rotated at LOG_FILE_BYTES_MAX."""
+    handler = PrivateRotatingFileHandler(
+        path, maxBytes=LOG_FILE_BYTES_MAX, backupCount=LOG_FILES_KEPT, encoding="utf-8"
+    )
+    handler.setFormatter(RedactingFormatter(_TIMED))
+    _install(handler, level)
+
+
+def _install(handler: logging.Handler, level: str) -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)  # libraries speak up only when something is wrong
+    logging.getLogger("stsfs").setLevel(level.upper())
+    logging.captureWarnings(True)
+    sys.unraisablehook = _log_unraisable
+    threading.excepthook = _log_thread_end
+
+
+def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    exc_info = _exc_info(unraisable.exc_value, unraisable.exc_traceback)
+    logging.getLogger("stsfs").error("unraisable in %r", unraisable.object, exc_info=exc_info)
+
+
+def _log_thread_end(ended: threading.ExceptHookArgs) -> None:
+    exc_info = _exc_info(ended.exc_value, ended.exc_traceback)
+    logging.getLogger("stsfs").error("thread %s ended", ended.thread, exc_info=exc_info)
+
+
+def _exc_info(
+    exc: BaseException | None, traceback: TracebackType | None
+) -> tuple[type[BaseException], BaseException, TracebackType | None] | None:
+    return None if exc is None else (type(exc), exc, traceback)
+
+
+def _stderr_is_the_journal() -> bool:
+    """JOURNAL_STREAM is inherited; only a match says that our stderr still is that stream."""
+    try:
+        status = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _syslog_priority(level: int) -> int:
+    if level >= logging.CRITICAL:
+        return 2
+    if level >= logging.ERROR:
+        return 3
+    if level >= logging.WARNING:
+        return 4
+    return 6 if level >= logging.INFO else 7

@@ -1,0 +1,87 @@
+"""The kernel's own list of mounts, read without touching any of them.
+
+Format: proc_pid_mountinfo(5). Reading it never blocks on a dead or hanging file system, which
+stat(2) on a mount point does.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+FILESYSTEM_TYPE = "fuse.stsfs"
+"""What a mount made with `subtype=stsfs` is called."""
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    """One mounted file system."""
+
+    path: Path
+    filesystem_type: str
+    source: str
+    device: str
+    """`major:minor`, as in /sys/class/bdi."""
+
+    @property
+    def is_stsfs(self) -> bool:
+        """Whether one of our daemons made this mount, alive or not."""
+        return self.filesystem_type == FILESYSTEM_TYPE or (
+            self.filesystem_type == "fuse" and self.source == "stsfs"
+        )
+
+
+def mounts() -> list[MountEntry]:
+    """Every mount that this process sees, in the order in which they cover each other."""
+    return parse(MOUNTINFO.read_bytes())
+
+
+def parse(text: bytes) -> list[MountEntry]:
+    """Read the text of a mountinfo file; lines of an unknown shape are skipped."""
+    entries = []
+    for line in text.splitlines():
+        head, separator, tail = line.partition(b" - ")
+        fields, kind = head.split(b" "), tail.split(b" ")
+        if not separator or len(fields) < 6 or len(kind) < 2:
+            continue
+        entries.append(
+            MountEntry(
+                path=Path(_plain(fields[4])),
+                filesystem_type=_plain(kind[0]),
+                source=_plain(kind[1]),
+                device=_plain(fields[2]),
+            )
+        )
+    return entries
+
+
+def mount_at(path: Path) -> MountEntry | None:
+    """The uppermost mount exactly at `path`, which must be absolute and without symbolic links."""
+    return next((entry for entry in reversed(mounts()) if entry.path == path), None)
+
+
+def mount_above(path: Path) -> MountEntry | None:
+    """The mount that `path` lies on; None if there is none (in a chroot)."""
+    covering = [entry for entry in mounts() if path.is_relative_to(entry.path)]
+    return max(covering, key=lambda entry: len(entry.path.parts), default=None)
+
+
+def resolve(path: Path) -> Path:
+    """Make `path` absolute and free of symbolic links, also where a dead mount is in the way.
+
+    Only the parent is resolved by asking the file system: the last component may be the root of
+    a mount that no longer answers. If it is a symbolic link itself, it is followed.
+    """
+    absolute = Path(os.path.abspath(path))
+    candidate = Path(os.path.realpath(absolute.parent)) / absolute.name
+    if mount_at(candidate) is not None:
+        return candidate
+    return Path(os.path.realpath(absolute))
+
+
+def _plain(field: bytes) -> str:
+    """Undo the octal escapes of blanks, newlines and backslashes."""
+    return os.fsdecode(_OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field))

@@ -1,0 +1,226 @@
+"""Where a running mount leaves its traces: one record and one socket per mount, and its log.
+
+Everything lies in a directory that belongs to us alone (0700). A record is written once the
+mount stands and removed once it is gone; whoever lists records prunes those of daemons that died
+and whose mount has been cleared away.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+
+from stsfs.daemon import mountinfo
+from stsfs.errors import BadArgument
+
+SOCKET_PATH_BYTES_MAX = 107
+"""sun_path of unix(7), without its final zero."""
+
+PROBE_TIMEOUT_S = 1.0
+"""A listening socket takes a connection at once, even if its process hangs."""
+
+MountState = Literal["serving", "dead", "ending"]
+"""serving: mounted and answering. dead: mounted, but nobody answers. ending: no longer mounted,
+the daemon is still busy. A mount in another mount namespace looks like `ending`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountRecord:
+    """What can be known about a mount without asking its daemon."""
+
+    location: str
+    uri: str
+    mount_path: Path
+    pid: int
+    control_socket: Path
+    started_at_unix_s: float
+    log_file: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        values = asdict(self)
+        return {key: str(v) if isinstance(v, Path) else v for key, v in values.items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "MountRecord":
+        """Undo `to_json`; raises KeyError, TypeError or ValueError for anything else."""
+        return cls(
+            location=str(values["location"]),
+            uri=str(values["uri"]),
+            mount_path=Path(values["mount_path"]),
+            pid=int(values["pid"]),
+            control_socket=Path(values["control_socket"]),
+            started_at_unix_s=float(values["started_at_unix_s"]),
+            log_file=Path(values["log_file"]) if values["log_file"] else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KnownMount:
+    """A record, and what is true of it now."""
+
+    record: MountRecord
+    state: MountState
+
+
+def runtime_dir() -> Path:
+    """The directory of records and sockets, created if absent.
+
+    `$XDG_RUNTIME_DIR/stsfs`; without it /run/user/UID, /run for root, and /tmp/stsfs-UID as the
+    last resort. Root's own login session is passed over, so that a root shell finds what a system
+    service mounted. Raises BadArgument if somebody else owns the directory.
+    """
+    uid = os.geteuid()
+    session = Path(f"/run/user/{uid}")
+    parents = [Path("/run") if uid == 0 else session]
+    if (xdg := os.environ.get("XDG_RUNTIME_DIR")) and (uid != 0 or Path(xdg) != session):
+        parents.insert(0, Path(xdg))
+    for parent in parents:
+        # After `su` the variable may still name the directory of the user before.
+        if _owner(parent) == uid:
+            return _private(parent / "stsfs")
+    return _private(Path(f"/tmp/stsfs-{uid}"))  # noqa: S108 - its owner and mode are verified
+
+
+def log_dir() -> Path:
+    """The directory of log files, created if absent: $XDG_STATE_HOME/stsfs, root /var/log/stsfs."""
+    if os.geteuid() == 0 and not os.environ.get("XDG_STATE_HOME"):
+        return _private(Path("/var/log/stsfs"))
+    return _private(platformdirs.user_state_path("stsfs", appauthor=False))
+
+
+def mount_id(mount_path: Path) -> str:
+    """The name under which a mount is filed: safe in a path, and of fixed length."""
+    return hashlib.sha256(os.fsencode(mount_path)).hexdigest()[:16]
+
+
+def control_socket(mount_path: Path) -> Path:
+    """Where the daemon of this mount listens. Raises BadArgument if no socket can have the name."""
+    path = runtime_dir() / f"{mount_id(mount_path)}.sock"
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
+        raise BadArgument(
+            f"{path} is too long for the name of a socket.",
+            remedy="Set XDG_RUNTIME_DIR to a shorter path.",
+        )
+    return path
+
+
+def default_log_file(mount_path: Path) -> Path:
+    """The log of a background daemon that was given no other."""
+    return log_dir() / f"{mount_id(mount_path)}.log"
+
+
+def write_record(record: MountRecord) -> None:
+    """File the record, in one step. To be called once the mount stands: see `records`."""
+    with _locked() as directory:
+        target = directory / f"{mount_id(record.mount_path)}.json"
+        temporary = target.with_suffix(f".{os.getpid()}.tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="ascii") as file:
+            json.dump(record.to_json(), file)
+        temporary.rename(target)
+
+
+def remove_record(record: MountRecord) -> None:
+    """Forget this mount; a newer mount at the same path keeps its record."""
+    with _locked() as directory:
+        path = directory / f"{mount_id(record.mount_path)}.json"
+        if _read(path) == record:
+            path.unlink(missing_ok=True)
+
+
+def records() -> list[KnownMount]:
+    """Every mount of this user, by path; prunes what has neither mount nor daemon.
+
+    A daemon writes its record after mounting, and both that and the pruning happen under one
+    lock, so a mount that is just coming up is never pruned.
+    """
+    known = []
+    with _locked() as directory:
+        mounted = {entry.path for entry in mountinfo.mounts() if entry.is_stsfs}
+        for path in directory.glob("*.json"):
+            if (record := _read(path)) is None:
+                continue
+            answering = is_listening(record.control_socket)
+            if record.mount_path in mounted:
+                known.append(KnownMount(record, "serving" if answering else "dead"))
+            elif answering:
+                known.append(KnownMount(record, "ending"))
+            else:
+                path.unlink(missing_ok=True)
+                record.control_socket.unlink(missing_ok=True)
+    return sorted(known, key=lambda mount: mount.record.mount_path)
+
+
+def find(path: Path) -> KnownMount | None:
+    """The mount at `path`, or the innermost one that `path` lies in."""
+    holding = [mount for mount in records() if path.is_relative_to(mount.record.mount_path)]
+    return max(holding, key=lambda mount: len(mount.record.mount_path.parts), default=None)
+
+
+def is_listening(path: Path) -> bool:
+    """Whether a living process listens on the socket; more reliable than its pid, never reused."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(PROBE_TIMEOUT_S)
+        try:
+            probe.connect(str(path))
+        except (TimeoutError, BlockingIOError):
+            return True  # alive, with a full queue
+        except OSError:
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _locked() -> Iterator[Path]:
+    """The runtime directory, for one process at a time; held for a few file operations only."""
+    directory = runtime_dir()
+    descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield directory
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> MountRecord | None:
+    try:
+        return MountRecord.from_json(json.loads(path.read_text(encoding="ascii")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # gone meanwhile, or of another version of this program
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_uid if stat.S_ISDIR(status.st_mode) else None
+
+
+def _private(path: Path) -> Path:
+    """Create the directory if absent, and insist that it is ours and closed to others."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        status = path.lstat()
+    except OSError as exc:
+        raise BadArgument(f"{path} cannot be created: {exc.strerror}.") from exc
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise BadArgument(
+            f"{path} is not a directory of ours.",
+            remedy="Set XDG_RUNTIME_DIR and XDG_STATE_HOME to directories that belong to you.",
+        )
+    if status.st_mode & 0o077:
+        path.chmod(0o700)
+    return path

@@ -1,0 +1,237 @@
+"""One mount from first byte to last: builds the parts, owns their lifetimes."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import trio
+
+from stsfs import __version__
+from stsfs.cache.block_cache import BlockCache
+from stsfs.cache.block_pool import BlockPool
+from stsfs.credentials.credentials import Credentials, CredentialSource
+from stsfs.credentials.lease import CredentialLease
+from stsfs.daemon import machine, runtime_dir
+from stsfs.daemon.config import MountConfig
+from stsfs.daemon.control import serve_control
+from stsfs.daemon.garbage import collect_when_idle
+from stsfs.daemon.logs import register_secret
+from stsfs.daemon.notify import tell_manager
+from stsfs.daemon.runtime_dir import MountRecord
+from stsfs.daemon.status import Status
+from stsfs.fuse.kernel_limits import READ_AHEAD_KIB, KernelLimits, raise_read_ahead
+from stsfs.fuse.operations import Appearance, Operations
+from stsfs.fuse.session import MAX_BACKGROUND, Session
+from stsfs.location.parse import parse_target
+from stsfs.location.resolve import Resolved, ResolveOptions, resolve
+from stsfs.store.s3_store import S3Store
+from stsfs.vfs.nodes import Site
+from stsfs.vfs.refusals import Refusals
+from stsfs.vfs.tree import Tree
+from stsfs.vfs.vfs import Vfs
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS_MAX = 64
+
+
+def serve_mount(config: MountConfig, ready: Callable[[], None]) -> int:
+    """Mount, serve until unmounted or told to stop, and return the exit code.
+
+    Calls ready once the mount answers. Raises StsfsError when it cannot be made; then nothing is
+    left behind.
+    """
+    return trio.run(_serve, config, ready)
+
+
+class _Discreet:
+    """A credential source whose secrets the log knows to hide, from the moment they exist."""
+
+    def __init__(self, source: CredentialSource, first: Credentials) -> None:
+        self._source = source
+        _hide(first)
+
+    @property
+    def description(self) -> str:
+        return self._source.description
+
+    async def fetch(self) -> Credentials:
+        fetched = await self._source.fetch()
+        _hide(fetched)
+        return fetched
+
+
+def _hide(credentials: Credentials) -> None:
+    register_secret(credentials.secret_access_key)
+    register_secret(credentials.session_token)
+
+
+async def _serve(config: MountConfig, ready: Callable[[], None]) -> int:
+    options = ResolveOptions(
+        profile=config.aws_profile,
+        region=config.region,
+        endpoint_url=config.endpoint_url,
+        token_file=config.token_file,
+        synapse_profile=config.synapse_profile,
+        synapse_endpoint=config.synapse_endpoint,
+        whole_bucket=config.whole_bucket,
+    )
+    resolved = await resolve(parse_target(config.location), options=options)
+    try:
+        for warning in resolved.warnings:
+            log.warning("%s", warning)
+        await _Mount(config, resolved).serve(ready)
+    finally:
+        with trio.CancelScope(shield=True):
+            await resolved.aclose()
+    return 0
+
+
+class _Mount:
+    """The parts of one mount."""
+
+    def __init__(self, config: MountConfig, resolved: Resolved) -> None:
+        self._config = config
+        self._location = location = resolved.location
+        self._lease = CredentialLease(
+            _Discreet(resolved.source, resolved.first), first=resolved.first
+        )
+        self._store = S3Store(
+            location.bucket,
+            self._lease,
+            region=location.region,
+            endpoint_url=location.endpoint_url,
+            connections_max=config.connections_max or CONNECTIONS_MAX,
+            deadline_s=config.deadline_s,
+            user_agent=f"stsfs/{__version__}",
+        )
+        pool = BlockPool(
+            budget_bytes=config.memory_bytes or machine.default_budget_bytes(),
+            block_bytes=config.block_bytes or machine.BLOCK_BYTES,
+        )
+        self._cache = BlockCache(pool, self._store)
+        site = Site(1, self._store, location.prefix, location.reserved_names, time.time_ns())
+        self._tree = Tree(site, metadata_ttl_s=config.metadata_ttl_s)
+        self._vfs = Vfs(self._tree, self._cache, trust_listings=config.consistency == "ttl")
+        self._refusals = Refusals()
+        self._operations = Operations(
+            self._vfs,
+            self._refusals,
+            Appearance(config.uid, config.gid, config.umask),
+            deadline_s=config.deadline_s,
+        )
+        self._session = Session(str(config.mount_path))
+        self._limits = KernelLimits(max_background=MAX_BACKGROUND)
+
+    async def serve(self, ready: Callable[[], None]) -> None:
+        """Serve until unmounted or told to stop.
+
+        Lifetimes, outermost first: what fetches (lease, cache, tree), the kernel session, who may
+        ask and stop (control socket, signals). After a failure the mount stays, dead, except
+        before it was ready.
+        """
+        async with trio.open_nursery() as background:
+            await background.start(self._lease.keep_fresh)
+            await background.start(self._cache.run)
+            await background.start(self._tree.run)
+            background.start_soon(collect_when_idle, lambda: self._operations.served)
+            # Whether the location can be listed at all is better said now than by the first `ls`.
+            await self._tree.listing(self._tree.inodes.root)
+            await self._session.mount(self._mount_options())
+            try:
+                await self._session.negotiate(self._operations)
+                await self._serve_kernel(ready)
+            except BaseException:
+                if not self._answered:
+                    self._session.abandon()
+                raise
+            finally:
+                self._session.close()
+            background.cancel_scope.cancel()
+        self._store.close()
+
+    _answered = False
+
+    async def _serve_kernel(self, ready: Callable[[], None]) -> None:
+        async with trio.open_nursery() as serving:
+            serving.start_soon(self._until_unmounted, serving.cancel_scope)
+            await self._raise_kernel_limits()
+            await serving.start(self._stop_on_signal)
+            record = self._record()
+            handlers = {"status": self._status, "unmount": self._unmount}
+            await serving.start(serve_control, record.control_socket, handlers)
+            runtime_dir.write_record(record)
+            try:
+                self._answered = True
+                ready()
+                log.info("%s is mounted on %s", self._location.uri, self._config.mount_path)
+                await trio.sleep_forever()
+            finally:
+                runtime_dir.remove_record(record)
+
+    async def _until_unmounted(self, serving: trio.CancelScope) -> None:
+        await self._session.serve()
+        tell_manager("STOPPING=1")
+        log.info("%s is no longer mounted", self._config.mount_path)
+        serving.cancel()
+
+    async def _stop_on_signal(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for number in signals:
+                log.info("got %s, unmounting", signal.Signals(number).name)
+                await self._end()
+
+    async def _end(self) -> None:
+        await self._session.unmount()
+        self._operations.cut_short()
+        self._session.stop()
+
+    async def _raise_kernel_limits(self) -> None:
+        wanted_kib = self._config.read_ahead_kib
+        if wanted_kib is None:
+            wanted_kib = READ_AHEAD_KIB
+        if wanted_kib:
+            path = str(self._config.mount_path)
+            await trio.to_thread.run_sync(raise_read_ahead, path, wanted_kib, self._limits)
+
+    async def _status(self, request: dict[str, object]) -> dict[str, object]:
+        return Status(
+            self._config,
+            self._location,
+            self._lease,
+            self._store,
+            self._cache,
+            self._tree,
+            self._vfs,
+            self._refusals,
+            self._limits,
+        ).answer()
+
+    async def _unmount(self, request: dict[str, object]) -> dict[str, object]:
+        await self._end()
+        return {}
+
+    def _record(self) -> MountRecord:
+        path = self._config.mount_path
+        return MountRecord(
+            location=self._location.label,
+            uri=self._location.uri,
+            mount_path=path,
+            pid=os.getpid(),
+            control_socket=runtime_dir.control_socket(path),
+            started_at_unix_s=time.time(),
+            log_file=self._config.log_file,
+        )
+
+    def _mount_options(self) -> list[str]:
+        """For fusermount3; `ro` lets the kernel itself refuse every change with EROFS."""
+        source = self._location.uri.replace("\\", "\\\\").replace(",", "\\,")
+        options = ["ro", "nosuid", "nodev", "default_permissions", "subtype=stsfs"]
+        if self._config.allow_other:
+            options.append("allow_other")
+        return [*options, f"fsname={source}"]

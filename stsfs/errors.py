@@ -1,0 +1,158 @@
+"""Every error stsfs raises on purpose, in the words the user will read.
+
+Nothing here knows about errno, exit codes or HTTP: `fuse.errno_table` says what number a caller
+of the kernel sees, `cli.exit_codes` what the shell sees, `store.answers` and `synapse.answers`
+which answer of a service becomes which of these.
+"""
+
+
+class StsfsError(Exception):
+    """Base of all errors raised on purpose: a sentence, and what the user can do about it."""
+
+    def __init__(self, sentence: str, *, remedy: str = "") -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.sentence} {self.remedy}".rstrip()
+
+
+# What a file system request can end with.
+
+
+class NotFound(StsfsError):
+    """No object, and no key below it, exists at this path."""
+
+
+class NotADirectory(StsfsError):
+    """A path component is a file."""
+
+
+class NameTooLong(StsfsError):
+    """A name over 255 bytes."""
+
+
+class StaleVersion(StsfsError):
+    """The object was replaced or deleted since this version of it was seen."""
+
+
+class AccessDenied(StsfsError):
+    """A policy or a permission says no; credentials are otherwise in order."""
+
+
+class ArchivedObject(AccessDenied):
+    """The object lies in an archive storage class and cannot be read as it is."""
+
+
+class TokenRejected(StsfsError):
+    """Synapse refuses the token: invalid, revoked or expired (it does not say which)."""
+
+
+class SessionExpired(StsfsError):
+    """The temporary credentials are over, and new ones cannot be had."""
+
+
+class DeadlineExceeded(StsfsError):
+    """No answer within the deadline."""
+
+
+class StoreFailure(StsfsError):
+    """The object store failed, and went on failing while we retried."""
+
+
+# What Synapse answers (see synapse.answers for the table).
+
+
+class SynapseRefusal(StsfsError):
+    """Synapse understood the request and says no; retrying does not help."""
+
+
+class EntityNotFound(SynapseRefusal):
+    """There is no entity with this id, or none that this user may know of."""
+
+
+class EntityInTrash(SynapseRefusal):
+    """The entity is in the trash can."""
+
+
+class NotStsLocation(SynapseRefusal):
+    """Neither the folder nor a folder above it has an STS-enabled storage location."""
+
+
+class ManagedStorageReadOnly(SynapseRefusal):
+    """Synapse-managed storage gives no write access through STS."""
+
+
+class PermissionMissing(SynapseRefusal):
+    """The user lacks a permission on the entity (DOWNLOAD, UPDATE, CREATE or DELETE)."""
+
+
+class AccessRequirementUnmet(SynapseRefusal):
+    """Conditions for use have to be accepted first, on the entity's page."""
+
+
+class TwoFactorRequired(SynapseRefusal):
+    """An access requirement demands two-factor authentication."""
+
+
+class CertificationRequired(SynapseRefusal):
+    """Only certified Synapse users may do this."""
+
+
+class AnonymousRefused(SynapseRefusal):
+    """The request ran without a token, and anonymous users may only read."""
+
+
+class TermsOfUseUnsigned(SynapseRefusal):
+    """The user has not accepted Synapse's terms of use."""
+
+
+class ScopeMissing(SynapseRefusal):
+    """The token lacks a scope (view, modify or download)."""
+
+
+class SynapseUnavailable(StsfsError):
+    """Synapse cannot be reached, is down for maintenance, or throttles us beyond the deadline."""
+
+
+class NoSynapseToken(StsfsError):
+    """None of the places where a Synapse token may be has one."""
+
+
+class AwsCredentialsMissing(StsfsError):
+    """The AWS chain (environment, profile, instance role …) gives no credentials."""
+
+
+# What ends a command before, or instead of, a mount.
+
+
+class BadArgument(StsfsError):
+    """The command line, an environment variable or a configuration file cannot be right."""
+
+
+class MountPointUnusable(StsfsError):
+    """The mount point is missing, not empty, not a directory, or already a mount."""
+
+
+class FuseUnavailable(StsfsError):
+    """The kernel or fusermount3 does not let us mount."""
+
+
+class WholeBucketRefused(StsfsError):
+    """The credentials would cover a whole bucket, and --whole-bucket was not given."""
+
+
+class NoSuchMount(StsfsError):
+    """No running stsfs answers for this path."""
+
+
+class MountBusy(StsfsError):
+    """Files of the mount are still open."""
+
+
+def sole(exc: BaseException) -> BaseException:
+    """Unwrap groups of one: what a nursery with a single failing child raises."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc

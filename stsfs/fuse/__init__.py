@@ -1,0 +1,1 @@
+"""The seam with the kernel: requests in, errnos out, and the session on /dev/fuse."""

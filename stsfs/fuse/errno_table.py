@@ -1,0 +1,45 @@
+"""The one table from stsfs errors to errno and log level."""
+
+import errno
+import logging
+from typing import NamedTuple
+
+from stsfs import errors
+
+
+class Reply(NamedTuple):
+    """What the caller sees (errno) and how loudly we say it (level)."""
+
+    errno: int
+    level: int
+
+
+REPLIES: dict[type[errors.StsfsError], Reply] = {
+    # Ordinary answers: asked all day long by every shell.
+    errors.NotFound:           Reply(errno.ENOENT,       logging.DEBUG),
+    errors.NotADirectory:      Reply(errno.ENOTDIR,      logging.DEBUG),
+    errors.NameTooLong:        Reply(errno.ENAMETOOLONG, logging.DEBUG),
+    # Refusals: the user can act on these, so the log gives the reason.
+    errors.AccessDenied:       Reply(errno.EACCES,       logging.WARNING),
+    errors.SynapseRefusal:     Reply(errno.EACCES,       logging.WARNING),
+    errors.AwsCredentialsMissing: Reply(errno.EACCES,    logging.WARNING),
+    errors.TokenRejected:      Reply(errno.EKEYREJECTED, logging.WARNING),
+    errors.NoSynapseToken:     Reply(errno.EKEYREJECTED, logging.WARNING),
+    errors.SessionExpired:     Reply(errno.EKEYEXPIRED,  logging.WARNING),
+    errors.SynapseUnavailable: Reply(errno.EKEYEXPIRED,  logging.WARNING),
+    # Trouble: the data is not to be had right now.
+    errors.StaleVersion:       Reply(errno.ESTALE,       logging.INFO),
+    errors.DeadlineExceeded:   Reply(errno.ETIMEDOUT,    logging.ERROR),
+    errors.StoreFailure:       Reply(errno.EIO,          logging.ERROR),
+}  # fmt: skip
+
+BUG = Reply(errno.EIO, logging.CRITICAL)
+"""Reply for anything that is not raised on purpose, which is always a bug."""
+
+
+def reply_for(exc: BaseException) -> Reply:
+    """Return the Reply of the nearest listed class, or BUG."""
+    for kind in type(exc).__mro__:
+        if kind in REPLIES:
+            return REPLIES[kind]
+    return BUG

@@ -1,0 +1,216 @@
+"""Adapter between pyfuse3 and the vfs. The only module that raises FUSEError.
+
+pyfuse3 catches FUSEError and nothing else: any other exception ends its main loop and, with it,
+the mount. So every handler that can fail goes through @handler.
+"""
+
+import errno
+import functools
+import itertools
+import logging
+import stat
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import pyfuse3
+import trio
+
+from stsfs.errors import DeadlineExceeded, StsfsError, sole
+from stsfs.fuse import errno_table
+from stsfs.vfs.nodes import Directory, Node
+from stsfs.vfs.refusals import Refusals
+from stsfs.vfs.vfs import Vfs
+
+log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FOREVER_S = 86400.0
+"""Attributes of an inode do not change: a changed object has another inode."""
+
+BLOCK_512 = 512
+
+ENTRIES_MAX = 256
+"""Directory entries of one reply: a millisecond, during which nobody else is answered."""
+
+
+def handler(
+    fn: Callable[Concatenate["Operations", int, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate["Operations", int, P], Coroutine[Any, Any, T]]:
+    """Give a request a deadline and turn every failure into one errno.
+
+    The deadline is not a luxury: once a request has been read from /dev/fuse the caller waits in
+    uninterruptible sleep, out of reach even of SIGKILL, until the reply. For the same reason a
+    request is shielded from the end of the loop that read it: it is answered first.
+    """
+
+    @functools.wraps(fn)
+    async def answer(self: "Operations", number: int, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        deadline_s = trio.current_time() + self.deadline_s
+        try:
+            with trio.CancelScope(shield=True, deadline=deadline_s) as scope:
+                self.under_way.add(scope)
+                self.served += 1
+                try:
+                    return await fn(self, number, *args, **kwargs)
+                finally:
+                    self.under_way.discard(scope)
+            if trio.current_time() < deadline_s:
+                raise pyfuse3.FUSEError(errno.ENOTCONN)  # the mount ends, see `cut_short`
+            raise DeadlineExceeded(f"No answer within {self.deadline_s:g} s.")
+        except pyfuse3.FUSEError:
+            raise
+        except Exception as exc:
+            raise self.refuse(fn.__name__, number, args, sole(exc)) from exc
+
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Appearance:
+    """Who owns the files of a mount, and what they may do."""
+
+    uid: int
+    gid: int
+    umask: int
+
+
+class Operations(pyfuse3.Operations):
+    """Kernel requests in, vfs calls out; no decisions are made here."""
+
+    def __init__(
+        self, vfs: Vfs, refusals: Refusals, appearance: Appearance, *, deadline_s: float
+    ) -> None:
+        super().__init__()
+        self.deadline_s = deadline_s
+        self.under_way: set[trio.CancelScope] = set()
+        self.served = 0
+        self._vfs = vfs
+        self._refusals = refusals
+        self._appearance = appearance
+        self._file_mode = stat.S_IFREG | (0o444 & ~appearance.umask)
+        self._directory_mode = stat.S_IFDIR | (0o555 & ~appearance.umask)
+
+    def cut_short(self) -> None:
+        """The mount ends: answer what is under way now, with ENOTCONN."""
+        for scope in self.under_way:
+            scope.cancel()
+
+    @handler
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """A name in a directory; absent names are remembered by the kernel too."""
+        node, ttl_s = await self._vfs.lookup(parent_inode, name, ctx.pid)
+        if node is None:
+            entry = pyfuse3.EntryAttributes()
+            entry.st_ino = 0
+            entry.entry_timeout = ttl_s
+            return entry
+        return self._entry(node, ttl_s)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """References given back. Cannot fail."""
+        for inode, lookups in inode_list:
+            self._vfs.forget(inode, lookups)
+
+    @handler
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        """Attributes of a number the kernel knows."""
+        return self._entry(self._vfs.node(inode), 0.0)
+
+    @handler
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        """A handle on a directory."""
+        return await self._vfs.open_directory(inode)
+
+    @handler
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """Entries with their attributes, as many as fit the kernel's buffer and a millisecond."""
+        entries = await self._vfs.read_directory(fh, start_id)
+        ttl_s = self._vfs.entry_ttl_s(fh)
+        for next_id, node in itertools.islice(entries, ENTRIES_MAX):
+            if not pyfuse3.readdir_reply(token, node.name, self._entry(node, ttl_s), next_id):
+                return
+            self._vfs.refer(node)
+
+    async def releasedir(self, fh: int) -> None:
+        """End of a directory handle. Cannot fail."""
+        self._vfs.close_directory(fh)
+
+    @handler
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        """A handle on one version. Its pages stay cached: the inode is the version."""
+        handle = await self._vfs.open(inode, flags, ctx.pid)
+        return pyfuse3.FileInfo(fh=handle, keep_cache=True)
+
+    @handler
+    async def read(self, fh: int, off: int, size: int) -> memoryview:  # type: ignore[override]
+        """Bytes of an open file, without copying where they lie in one block.
+
+        pyfuse3 takes any buffer, though its stub says bytes.
+        """
+        return await self._vfs.read(fh, off, size)
+
+    async def release(self, fh: int) -> None:
+        """End of a file handle. Cannot fail."""
+        self._vfs.release(fh)
+
+    async def flush(self, fh: int) -> None:
+        """close(2) of a file that was only read."""
+
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """A large, nearly empty file system: a bucket has no size."""
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = 1 << 20
+        data.f_blocks = data.f_bfree = data.f_bavail = 1 << 40
+        data.f_files = data.f_ffree = data.f_favail = 1 << 40
+        data.f_namemax = 255
+        return data
+
+    def refuse(
+        self, operation: str, number: int, args: tuple[Any, ...], exc: BaseException
+    ) -> pyfuse3.FUSEError:
+        """The errno for an exception; said in the log, and remembered, as loudly as it deserves."""
+        reply = errno_table.reply_for(exc)
+        if reply.level > logging.DEBUG or log.isEnabledFor(logging.DEBUG):
+            path = self._path(operation, number, args)
+            bug = exc if reply is errno_table.BUG else None
+            log.log(reply.level, "%s %s: %s", operation, path, exc, exc_info=bug)
+            if reply.level > logging.DEBUG:
+                sentence, remedy = str(exc), ""
+                if isinstance(exc, StsfsError):
+                    sentence, remedy = exc.sentence, exc.remedy
+                name = errno.errorcode[reply.errno]
+                self._refusals.note(path, operation, name, sentence, remedy)
+        return pyfuse3.FUSEError(reply.errno)
+
+    def _path(self, operation: str, number: int, args: tuple[Any, ...]) -> str:
+        if operation in {"read", "readdir"}:
+            return self._vfs.handle_path(number)
+        path = self._vfs.path(number)
+        if operation == "lookup":
+            name: bytes = args[0]
+            return f"{path.rstrip('/')}/{name.decode('utf-8', 'backslashreplace')}"
+        return path
+
+    def _entry(self, node: Node, ttl_s: float) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = node.inode
+        entry.entry_timeout = ttl_s
+        entry.attr_timeout = FOREVER_S
+        entry.st_uid = self._appearance.uid
+        entry.st_gid = self._appearance.gid
+        entry.st_nlink = 1
+        entry.st_blksize = 1 << 20
+        if isinstance(node, Directory):
+            entry.st_mode = self._directory_mode
+            when_ns = node.site.modified_ns
+        else:
+            entry.st_mode = self._file_mode
+            entry.st_size = node.version.size_bytes
+            entry.st_blocks = -(-node.version.size_bytes // BLOCK_512)
+            when_ns = node.modified_ns
+        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = when_ns
+        return entry

@@ -1,0 +1,182 @@
+"""The kernel connection: mounted by ourselves, negotiated through libfuse, served by pyfuse3.
+
+pyfuse3 offers no way to ask for parallel lookups in a directory or for more background requests,
+and raising the latter from outside takes root. So the mount is made here (by fusermount3, the same
+way for root and for everyone), libfuse gets one end of a socket pair to negotiate on, and its
+answer to INIT goes to the kernel with two fields changed. Then the real descriptor takes the place
+of the socket, and from there on pyfuse3 speaks to the kernel directly.
+
+Wire format of INIT: linux/fuse.h, struct fuse_init_in and fuse_init_out.
+"""
+
+import array
+import errno
+import logging
+import os
+import socket
+import struct
+import subprocess
+from collections.abc import Sequence
+
+import pyfuse3
+import trio
+
+from stsfs.errors import FuseUnavailable, sole
+
+log = logging.getLogger(__name__)
+
+MAX_BACKGROUND = 128
+"""Read-ahead requests the kernel may have under way; its default of 12 starves random readers."""
+
+WORKERS_MAX = 256
+"""Requests handled at the same time. Each is a task, and waits for the network most of its life."""
+
+_FUSE_INIT = 26
+_FUSE_PARALLEL_DIROPS = 1 << 18
+_IN_HEADER_BYTES = 40
+_OUT_HEADER_BYTES = 16
+_INIT_REPLY_BYTES_MIN = _OUT_HEADER_BYTES + 24
+"""A header and fuse_init_out up to max_write; an error is the header alone."""
+
+_REQUEST_BYTES_MAX = (1 << 20) + 4096
+
+
+class Session:
+    """One mount and the descriptor that answers for it.
+
+    `mount`, `negotiate`, `serve`, `close`, in this order. After a crash nothing is unmounted: a
+    dead mount answers ENOTCONN, where an empty directory would be believed.
+    """
+
+    def __init__(self, mount_path: str) -> None:
+        self.mount_path = mount_path
+        self._kernel_fd = -1
+        self._session_fd = -1
+
+    async def mount(self, options: Sequence[str]) -> None:
+        """Mount with these options. Raises FuseUnavailable with what fusermount3 said."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with ours, theirs:
+            command = ["fusermount3", "-o", ",".join(options), "--", self.mount_path]
+            environment = {**os.environ, "_FUSE_COMMFD": str(theirs.fileno())}
+            try:
+                done = await trio.run_process(
+                    command,
+                    pass_fds=[theirs.fileno()],
+                    env=environment,
+                    check=False,
+                    capture_stderr=True,
+                )
+            except OSError as exc:
+                raise FuseUnavailable(
+                    f"fusermount3 cannot be run: {exc.strerror}.",
+                    remedy="Install fuse3: apt-get install fuse3, or dnf install fuse3.",
+                ) from exc
+            if done.returncode:
+                said = done.stderr.decode(errors="replace").strip()
+                raise FuseUnavailable(f"The kernel does not mount here: {said or 'no reason'}.")
+            self._kernel_fd = _received_descriptor(ours)
+        os.set_blocking(self._kernel_fd, False)
+
+    async def negotiate(self, operations: pyfuse3.Operations) -> None:
+        """Answer the kernel's INIT: what libfuse says, plus what pyfuse3 cannot ask for."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            ours.setblocking(False)
+            self._session_fd = theirs.detach()
+            os.set_blocking(self._session_fd, False)
+            pyfuse3.init(operations, f"/dev/fd/{self._session_fd}", {"fsname=stsfs"})
+            await trio.lowlevel.wait_readable(self._kernel_fd)
+            request = os.read(self._kernel_fd, _REQUEST_BYTES_MAX)
+            ours.send(request)
+            ended = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_one_worker, ended)
+                await trio.lowlevel.wait_readable(ours)
+                reply = ours.recv(_REQUEST_BYTES_MAX)
+                # The only worker has answered and goes to wait for the next request: when it is
+                # there, this sends it home.
+                while not ended.is_set():
+                    trio.lowlevel.notify_closing(self._session_fd)
+                    await trio.lowlevel.checkpoint()
+            os.write(self._kernel_fd, _amended(request, reply))
+        os.dup2(self._kernel_fd, self._session_fd, inheritable=False)
+        os.close(self._kernel_fd)
+        self._kernel_fd = -1
+
+    async def serve(self) -> None:
+        """Answer requests until the mount is gone or `stop` is called."""
+        while True:
+            try:
+                await pyfuse3.main(1, WORKERS_MAX)
+            except Exception as exc:
+                # A caller killed between our waking up and our reading takes its request along:
+                # pyfuse3 gives up on EAGAIN. Requests under way are answered (see `handler`).
+                cause = sole(exc)
+                if isinstance(cause, OSError) and cause.errno == errno.EAGAIN:
+                    log.info("a request was withdrawn while it was being read")
+                    continue
+                raise
+            return
+
+    async def unmount(self) -> None:
+        """Take the mount away while it is still served; users of open files keep them for now."""
+        for flags in (["-u"], ["-u", "-z"]):
+            done = await trio.run_process(
+                ["fusermount3", *flags, "--", self.mount_path], check=False, capture_stderr=True
+            )
+            if not done.returncode:
+                return
+        log.warning("unmounting: %s", done.stderr.decode(errors="replace").strip())
+
+    def stop(self) -> None:
+        """Make `serve` return, after the requests under way."""
+        pyfuse3.terminate()
+
+    def close(self) -> None:
+        """Give the descriptors back. If still mounted, the mount is dead from now on."""
+        if self._session_fd >= 0:
+            pyfuse3.close(unmount=False)
+            self._session_fd = -1
+        if self._kernel_fd >= 0:
+            os.close(self._kernel_fd)
+            self._kernel_fd = -1
+
+    def abandon(self) -> None:
+        """The mount was made but will not be served: unmount it. Blocking, and short."""
+        self.close()
+        subprocess.run(["fusermount3", "-u", "-z", "--", self.mount_path], check=False)
+
+
+async def _one_worker(ended: trio.Event) -> None:
+    await pyfuse3.main(1, 1)
+    ended.set()
+
+
+def _received_descriptor(channel: socket.socket) -> int:
+    """The descriptor that fusermount3 has sent."""
+    numbers = array.array("i")
+    _, ancillary, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(numbers.itemsize))
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            numbers.frombytes(data[: numbers.itemsize])
+            os.set_inheritable(numbers[0], False)
+            return numbers[0]
+    raise FuseUnavailable("fusermount3 sent no descriptor.")
+
+
+def _amended(request: bytes, reply: bytes) -> bytes:
+    """libfuse's answer to INIT with parallel lookups (if offered) and more background requests."""
+    (opcode,) = struct.unpack_from("<I", request, 4)
+    if opcode != _FUSE_INIT:
+        raise FuseUnavailable(f"The kernel began with request {opcode} instead of INIT.")
+    if len(reply) < _INIT_REPLY_BYTES_MIN:
+        raise FuseUnavailable("libfuse refused what the kernel offered.")
+    (offered,) = struct.unpack_from("<I", request, _IN_HEADER_BYTES + 12)
+    amended = bytearray(reply)
+    (flags,) = struct.unpack_from("<I", amended, _OUT_HEADER_BYTES + 12)
+    flags |= offered & _FUSE_PARALLEL_DIROPS
+    struct.pack_into("<I", amended, _OUT_HEADER_BYTES + 12, flags)
+    congestion = MAX_BACKGROUND * 3 // 4
+    struct.pack_into("<HH", amended, _OUT_HEADER_BYTES + 16, MAX_BACKGROUND, congestion)
+    return bytes(amended)

@@ -1,0 +1,1 @@
+"""What to mount: from what a user types to a bucket, a prefix and a credential source."""

@@ -1,0 +1,143 @@
+"""From what the user typed to a location, and to credentials that open it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from stsfs.credentials.aws_chain import AwsChainSource, endpoint_of_chain, region_of_chain
+from stsfs.credentials.credentials import Credentials, CredentialSource
+from stsfs.credentials.synapse_sts import SynapseStsSource
+from stsfs.errors import WholeBucketRefused
+from stsfs.location.location import Location
+from stsfs.location.parse import S3Target, SynapseTarget, Target
+from stsfs.synapse.client import SynapseClient
+from stsfs.synapse.endpoints import Endpoints
+from stsfs.synapse.tokens import TokenChain
+
+SYNAPSE_RESERVED_NAMES = frozenset({b"owner.txt"})
+"""Proves to Synapse whose bucket it is; listed, but closed to every STS session."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveOptions:
+    """What the command line adds to the target; None means that it was not given."""
+
+    profile: str | None = None
+    """Of AWS; for `s3://` targets."""
+
+    region: str | None = None
+    endpoint_url: str | None = None
+    token_file: Path | None = None
+    synapse_profile: str | None = None
+    synapse_endpoint: str | None = None
+    whole_bucket: bool = False
+    rw: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A location, who gives credentials for it, and the first set: for the lease."""
+
+    location: Location
+    source: CredentialSource
+    first: Credentials
+    warnings: list[str]
+    synapse: SynapseClient | None = None
+    """The client that `source` fetches with."""
+
+    async def aclose(self) -> None:
+        """Close the connections of `source`, after the last fetch."""
+        if self.synapse is not None:
+            await self.synapse.aclose()
+
+
+async def resolve(
+    target: Target,
+    *,
+    options: ResolveOptions,
+    make_client: Callable[..., SynapseClient] = SynapseClient,
+) -> Resolved:
+    """Find out where the target is, and fetch credentials once: it takes one request.
+
+    `make_client` takes what SynapseClient takes. Raises WholeBucketRefused, BadArgument, or what
+    the source raises; then nothing stays open.
+    """
+    if isinstance(target, S3Target):
+        return await _resolve_s3(target, options)
+    tokens = TokenChain(token_file=options.token_file, profile=options.synapse_profile)
+    endpoints = (
+        Endpoints.single(options.synapse_endpoint)
+        if options.synapse_endpoint
+        else Endpoints.from_config()
+    )
+    client = make_client(endpoints, token=tokens.token)
+    try:
+        return await _resolve_synapse(target, options, client, tokens)
+    except BaseException:
+        with trio.CancelScope(shield=True):  # closes idle sockets, waits for nobody
+            await client.aclose()
+        raise
+
+
+async def _resolve_s3(target: S3Target, options: ResolveOptions) -> Resolved:
+    """The ambient chain gives credentials; it may also name a region and another endpoint."""
+    region = options.region or await trio.to_thread.run_sync(region_of_chain, options.profile)
+    endpoint_url = options.endpoint_url or await trio.to_thread.run_sync(
+        endpoint_of_chain, options.profile
+    )
+    source = AwsChainSource(options.profile)
+    first = await source.fetch()
+    warnings = []
+    if first.session_token is not None and first.expires_at_unix_s is None:
+        warnings.append(
+            f"The credentials of {source.description} are temporary, but do not say when they end:"
+            " they are replaced only after the store has refused them."
+        )
+    location = Location(
+        label=str(target),
+        bucket=target.bucket,
+        base_key=target.prefix,
+        region=region,
+        endpoint_url=endpoint_url,
+    )
+    return Resolved(location, source, first, warnings)
+
+
+async def _resolve_synapse(
+    target: SynapseTarget, options: ResolveOptions, client: SynapseClient, tokens: TokenChain
+) -> Resolved:
+    """One STS call names the location and gives the first credentials for it.
+
+    Region and endpoint of the AWS tools' configuration are not asked: they speak of the user's
+    own buckets. The store discovers the region.
+    """
+    source = SynapseStsSource(
+        client,
+        lambda: tokens.place,
+        target.synapse_id,
+        "read_write" if options.rw else "read_only",
+    )
+    first = await source.fetch()
+    assert source.bucket_and_base_key is not None
+    bucket, base_key = source.bucket_and_base_key
+    warnings = []
+    if not base_key:
+        if not options.whole_bucket:
+            raise WholeBucketRefused(
+                f"The storage location of {target} has no base key: its credentials cover all of"
+                f" the bucket {bucket}, also what belongs to other projects.",
+                remedy="Mount it with --whole-bucket if that is what you want.",
+            )
+        warnings.append(f"The credentials of {target} cover the whole bucket {bucket}.")
+    location = Location(
+        label=str(target),
+        bucket=bucket,
+        base_key=base_key,
+        region=options.region,
+        endpoint_url=options.endpoint_url,
+        synapse_id=target.synapse_id,
+        reserved_names=SYNAPSE_RESERVED_NAMES,
+    )
+    return Resolved(location, source, first, warnings, client)

@@ -1,0 +1,124 @@
+"""What an S3 answer that is not the wanted one means. The one table from S3's codes to ours."""
+
+import enum
+import re
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from lxml import etree
+
+from stsfs import errors
+from stsfs.store.http_connection import Head
+
+
+class Meaning(enum.Enum):
+    """What to do about an answer."""
+
+    RETRY = "passing trouble: the same request may succeed a little later"
+    EXPIRED = "the session token is over: renew, repeat"
+    SKEWED = "our clock is wrong: correct it, repeat"
+    ELSEWHERE = "the bucket is in another region: go there, repeat"
+    STALE = "this version of the object is gone"
+    FORBIDDEN = "denied, or the key is missing and may not be asked for"
+    FINAL = "an error to report"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An error answer: status, S3 code and what follows from them."""
+
+    status: int
+    code: str
+    message: str
+    meaning: Meaning
+    region: str = ""
+    server_unix_s: float | None = None
+
+    def error(self, what: str) -> errors.StsfsError:
+        """The exception that tells a user about this answer; what names the request."""
+        told = f"S3 answered {self.status} {self.code} to {what}"
+        detail = f": {self.message}" if self.message else "."
+        kind, remedy = _FINAL.get(self.code, (errors.StoreFailure, ""))
+        if self.meaning is Meaning.FORBIDDEN and self.code not in _FINAL:
+            kind, remedy = errors.AccessDenied, _DENIED_REMEDY
+        if self.meaning is Meaning.STALE:
+            kind = errors.StaleVersion
+        return kind(told + detail, remedy=remedy)
+
+
+_DENIED_REMEDY = (
+    "The bucket's policy or the credentials' own policy does not allow it; "
+    "ask the owner of the bucket."
+)
+_REGION = re.compile(r"[A-Za-z0-9_-]{1,63}")
+"""What may become a part of a host's name."""
+
+_RETRY = {
+    "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling",
+    "ThrottlingException", "RequestThrottled", "TooManyRequests", "BandwidthLimitExceeded",
+}  # fmt: skip
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+_ELSEWHERE = {
+    "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+}  # fmt: skip
+_FINAL: dict[str, tuple[type[errors.StsfsError], str]] = {
+    "NoSuchBucket": (errors.NotFound, "Check the name of the bucket and its endpoint."),
+    "InvalidObjectState": (
+        errors.ArchivedObject,
+        "The object is in an archive storage class; restore it before reading.",
+    ),
+    "InvalidAccessKeyId": (errors.AccessDenied, "Check the AWS credentials."),
+    "SignatureDoesNotMatch": (errors.AccessDenied, "Check the AWS secret key and the endpoint."),
+    "InvalidToken": (errors.AccessDenied, "Check the AWS session token."),
+    "KMS.DisabledException": (errors.AccessDenied, "The object's KMS key is disabled."),
+    "KMS.AccessDenied": (errors.AccessDenied, "The credentials may not use the object's KMS key."),
+}
+
+
+def read(head: Head, body: bytes) -> Answer:
+    """Classify an error answer by its status and its XML body."""
+    code, message, region = _parse(body)
+    region = head.headers.get(b"x-amz-bucket-region", b"").decode("latin-1") or region
+    if not _REGION.fullmatch(region):
+        region = ""
+    date = head.headers.get(b"date")
+    server_unix_s = None
+    if date is not None:
+        try:
+            server_unix_s = parsedate_to_datetime(date.decode("latin-1")).timestamp()
+        except ValueError:
+            server_unix_s = None
+    meaning = _meaning(head.status, code, region)
+    code = code or f"status {head.status}"
+    return Answer(head.status, code, message, meaning, region, server_unix_s)
+
+
+def _meaning(status: int, code: str, region: str) -> Meaning:
+    if code in _EXPIRED:
+        return Meaning.EXPIRED
+    if code == "RequestTimeTooSkewed":
+        return Meaning.SKEWED
+    if code in _ELSEWHERE and region:
+        return Meaning.ELSEWHERE
+    if status == 412 or code in {"NoSuchKey", "InvalidRange"} or status == 416:
+        return Meaning.STALE
+    if code in _FINAL:
+        return Meaning.FINAL
+    if code in _RETRY or status in {429, 500, 502, 503, 504}:
+        return Meaning.RETRY
+    if status in {401, 403}:
+        return Meaning.FORBIDDEN
+    if status == 404:
+        return Meaning.STALE
+    return Meaning.FINAL
+
+
+def _parse(body: bytes) -> tuple[str, str, str]:
+    """Code, Message and Region of an S3 error document; empty where it has none."""
+    try:
+        root = etree.fromstring(body, etree.XMLParser(resolve_entities=False, no_network=True))
+    except (etree.XMLSyntaxError, ValueError):
+        return "", "", ""
+    fields = {etree.QName(e).localname: e.text or "" for e in root.iter("*") if len(e) == 0}
+    return fields.get("Code", ""), fields.get("Message", ""), fields.get("Region", "")

@@ -1,0 +1,254 @@
+"""One keep-alive HTTP/1.1 connection, received in trio's own loop straight into block memory.
+
+A plain non-blocking socket with `recv_into`, and over TLS an `ssl.SSLSocket` in non-blocking mode:
+trio's streams would copy every byte once more, and trio.SSLStream twice. Heads are parsed by
+httptools; bodies with a Content-Length never pass through a parser.
+"""
+
+import socket
+import ssl
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+
+import httptools
+import trio
+
+_SCRATCH_BYTES = 16 * 1024
+_HEAD_BYTES_MAX = 64 * 1024
+TURN_BYTES = 256 * 1024
+"""How much one connection may receive without giving other tasks a turn: about 0.1 ms."""
+
+STALL_S = 15.0
+"""No byte for this long: the connection is given up, and the request goes out on another one."""
+
+
+class ConnectionBroken(Exception):
+    """The connection ended, failed or stalled; `unused` when it did before the first byte came."""
+
+    def __init__(self, reason: str, *, unused: bool = False) -> None:
+        super().__init__(reason)
+        self.unused = unused
+
+
+@dataclass(slots=True)
+class Head:
+    """Status line and headers of one answer."""
+
+    status: int = 0
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    """Names in lower case."""
+
+    length_bytes: int | None = None
+    """Content-Length; None when the body is chunked or ends with the connection."""
+
+    keep_alive: bool = False
+
+
+class _Parser:
+    """httptools callbacks for one answer."""
+
+    def __init__(self) -> None:
+        self.head = Head()
+        self.complete = False
+        self.ended = False
+        self.body: list[bytes] = []
+        self.http = httptools.HttpResponseParser(self)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.head.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+        self.head.status = self.http.get_status_code()
+        self.head.keep_alive = self.http.should_keep_alive()
+        length = self.head.headers.get(b"content-length")
+        if length is not None and b"transfer-encoding" not in self.head.headers:
+            self.head.length_bytes = int(length)
+
+    def on_body(self, data: bytes) -> None:
+        self.body.append(data)
+
+    def on_message_complete(self) -> None:
+        self.ended = True
+
+
+class Connection:
+    """A connected socket and the bytes received ahead of what was asked for.
+
+    Methods raise ConnectionBroken and nothing else. After any exception, a cancellation included,
+    the connection is not reusable and must be closed.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
+        self._left = self._scratch[:0]
+        self._parser: _Parser | None = None
+        self._body_left_bytes = 0
+        self.reused = False
+        self.ahead = False
+        self.idle_since_s = 0.0
+
+    @property
+    def reusable(self) -> bool:
+        """The last answer was received to its end, and the server keeps the connection."""
+        parser = self._parser
+        if parser is None or not parser.head.keep_alive or self._left:
+            return False
+        return parser.ended or (parser.head.length_bytes is not None and not self._body_left_bytes)
+
+    def close(self) -> None:
+        """Give the descriptor back. Not a checkpoint."""
+        self._sock.close()
+
+    async def ask(self, request: bytes) -> Head:
+        """Send a request and return the head of its answer."""
+        self._parser = None
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + STALL_S):
+                await self._send(request)
+                return await self._receive_head()
+        except OSError as exc:
+            raise ConnectionBroken(str(exc), unused=self.reused) from exc
+        raise ConnectionBroken(f"no answer for {STALL_S:g} s")
+
+    async def _send(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._sock.send(rest) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                await trio.lowlevel.wait_writable(self._sock)
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(self._sock)
+
+    async def _receive_head(self) -> Head:
+        head = bytearray()
+        while True:
+            count = await self._recv(self._scratch)
+            if count == 0:
+                unused = self.reused and not head
+                raise ConnectionBroken("closed before an answer", unused=unused)
+            searched = max(0, len(head) - 3)
+            head += self._scratch[:count]
+            end = head.find(b"\r\n\r\n", searched)
+            if end >= 0:
+                break
+            if len(head) > _HEAD_BYTES_MAX:
+                raise ConnectionBroken("an answer with an endless head")
+        body_bytes = len(head) - (end + 4)
+        self._left = self._scratch[count - body_bytes : count]
+        parser = _Parser()
+        try:
+            parser.http.feed_data(bytes(memoryview(head)[: end + 4]))
+        except httptools.HttpParserError as exc:
+            raise ConnectionBroken(f"not HTTP: {exc}") from exc
+        if not parser.complete:
+            raise ConnectionBroken("an incomplete head")
+        self._parser = parser
+        self._body_left_bytes = parser.head.length_bytes or 0
+        return parser.head
+
+    async def _recv(self, into: memoryview) -> int:
+        while True:
+            try:
+                return self._sock.recv_into(into)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                await trio.lowlevel.wait_readable(self._sock)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self._sock)
+
+    async def receive_into(self, into: memoryview) -> int:
+        """Receive at least one byte of the body into memory; returns how many.
+
+        Waits only when nothing has arrived, so that a caller must give others a turn itself:
+        once per TURN_BYTES.
+        """
+        if self._left:
+            count = min(len(self._left), len(into))
+            into[:count] = self._left[:count]
+            self._left = self._left[count:]
+            self._body_left_bytes -= count
+            return count
+        count = -1
+        try:
+            try:
+                count = self._sock.recv_into(into)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                with trio.CancelScope(deadline=trio.current_time() + STALL_S):
+                    count = await self._recv(into)
+        except OSError as exc:
+            raise ConnectionBroken(str(exc)) from exc
+        if count < 0:
+            raise ConnectionBroken(f"the body stalled for {STALL_S:g} s")
+        if count == 0:
+            raise ConnectionBroken("the body was cut")
+        self._body_left_bytes -= count
+        return count
+
+    async def body(self, head: Head) -> AsyncGenerator[bytes, None]:
+        """The whole body in pieces, however it is framed: for small bodies (LIST pages, errors)."""
+        if head.length_bytes is not None:
+            left_bytes = head.length_bytes
+            piece = memoryview(bytearray(min(left_bytes, 4 * _SCRATCH_BYTES)))
+            while left_bytes:
+                count = await self.receive_into(piece[: min(left_bytes, len(piece))])
+                left_bytes -= count
+                yield bytes(piece[:count])
+            return
+        parser = self._parser
+        assert parser is not None
+        piece = memoryview(bytearray(4 * _SCRATCH_BYTES))
+        while not parser.ended:
+            try:
+                count = await self.receive_into(piece)
+            except ConnectionBroken:
+                if b"transfer-encoding" in head.headers or head.keep_alive:
+                    raise
+                return  # no length, no chunks: the end of the connection ends the body
+            try:
+                parser.http.feed_data(bytes(piece[:count]))
+            except httptools.HttpParserError as exc:
+                raise ConnectionBroken(f"not HTTP: {exc}") from exc
+            for data in parser.body:
+                yield data
+            parser.body.clear()
+
+
+async def connect(host: str, port: int, tls: ssl.SSLContext | None) -> Connection:
+    """Open a connection (all addresses of the host are tried). Raises ConnectionBroken."""
+    try:
+        with trio.fail_after(STALL_S):
+            stream = await trio.open_tcp_stream(host, port)
+            sock = socket.socket(fileno=stream.socket.detach())
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if tls is not None:
+                    sock = await _handshake(sock, host, tls)
+            except BaseException:
+                sock.close()
+                raise
+            return Connection(sock)
+    except trio.TooSlowError:
+        raise ConnectionBroken(f"no connection to {host}:{port} within {STALL_S:g} s") from None
+    except OSError as exc:
+        raise ConnectionBroken(f"cannot connect to {host}:{port}: {exc}") from exc
+
+
+async def _handshake(sock: socket.socket, host: str, tls: ssl.SSLContext) -> ssl.SSLSocket:
+    """Takes over the descriptor of sock, and closes it when there is no handshake."""
+    secured = tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+    try:
+        while True:
+            try:
+                secured.do_handshake()
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(secured)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(secured)
+            else:
+                return secured
+    except BaseException:  # a cancelled wait included
+        secured.close()
+        raise

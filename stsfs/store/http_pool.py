@@ -1,0 +1,98 @@
+"""Keep-alive connections to one endpoint, few enough, and never all taken by read-ahead."""
+
+import ssl
+
+import trio
+
+from stsfs.store.counters import StoreCounters
+from stsfs.store.http_connection import Connection, connect
+
+IDLE_S = 15.0
+"""S3 closes idle connections after about 20 s; we forget them before."""
+
+
+class ConnectionPool:
+    """Lends connections, most recently used first.
+
+    INVARIANT: at most connections_max are open, and at most three quarters of them serve
+    read-ahead, so that a reader who waits for bytes always finds one.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        *,
+        connections_max: int,
+        counters: StoreCounters,
+    ) -> None:
+        self._address = (host, port, tls)
+        self._idle: list[Connection] = []
+        self._closed = False
+        self._all = trio.Semaphore(connections_max)
+        self._ahead = trio.Semaphore(max(1, connections_max * 3 // 4))
+        self._counters = counters
+
+    async def take(self, *, ahead: bool, fresh: bool = False) -> Connection:
+        """A connection for one request and its answer; `give_back` must follow.
+
+        fresh asks for a new one, after an idle one turned out to be closed. Raises
+        ConnectionBroken when none can be opened.
+        """
+        if ahead:
+            await _acquire(self._ahead)
+        try:
+            await _acquire(self._all)
+            try:
+                connection = self._take_idle()
+                if fresh and connection is not None:
+                    connection.close()  # makes room for the new one
+                    connection = None
+                if connection is None:
+                    connection = await connect(*self._address)
+                    self._counters.connections_opened += 1
+                connection.ahead = ahead
+            except BaseException:
+                self._all.release()
+                raise
+        except BaseException:
+            if ahead:
+                self._ahead.release()
+            raise
+        return connection
+
+    def give_back(self, connection: Connection) -> None:
+        """End of a request: kept for the next one when its answer was received whole."""
+        if connection.reusable and not self._closed:
+            connection.idle_since_s = trio.current_time()
+            self._idle.append(connection)
+        else:
+            connection.close()
+        self._all.release()
+        if connection.ahead:
+            self._ahead.release()
+
+    def close(self) -> None:
+        """Close the idle connections; those in use close when their request ends."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    def _take_idle(self) -> Connection | None:
+        oldest_s = trio.current_time() - IDLE_S
+        while self._idle and self._idle[0].idle_since_s < oldest_s:
+            self._idle.pop(0).close()
+        if not self._idle:
+            return None
+        connection = self._idle.pop()
+        connection.reused = True
+        return connection
+
+
+async def _acquire(semaphore: trio.Semaphore) -> None:
+    """Acquire, without the checkpoint that an uncontended `acquire` would be."""
+    try:
+        semaphore.acquire_nowait()
+    except trio.WouldBlock:
+        await semaphore.acquire()

@@ -1,0 +1,98 @@
+"""ListObjectsV2 pages: parsed in C while they arrive, then read column by column.
+
+A page of 1000 keys costs about 2 ms after its last byte; reading it element by element in Python
+costs four times as much, and every reader on the event loop would wait for it.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from urllib.parse import unquote_plus
+
+import trio
+from lxml import etree
+
+from stsfs.errors import StoreFailure
+from stsfs.store.object_store import ListedObject, ListPage
+
+_COLUMNS = ("Key", "ETag", "Size", "LastModified", "StorageClass")
+_SLICE_ROWS = 250
+
+
+class ListPageParser:
+    """Feed bytes, then take the page. Keys are decoded if the server says that it encoded them."""
+
+    def __init__(self) -> None:
+        # No entities, no network: what arrives is data from a server we do not control.
+        self._xml = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
+
+    def feed(self, data: bytes) -> None:
+        """Parse one more piece. Raises StoreFailure when it cannot be XML."""
+        try:
+            self._xml.feed(data)
+        except etree.XMLSyntaxError as exc:
+            raise StoreFailure(f"The listing is not XML ({exc.msg}).") from exc
+
+    async def page(self) -> ListPage:
+        """The page, after its last byte. Raises StoreFailure when it makes no sense.
+
+        Gives other tasks a turn between its columns, and between slices of its rows.
+        """
+        try:
+            root = self._xml.close()
+        except etree.XMLSyntaxError as exc:
+            raise StoreFailure("The listing ended in the middle of its XML.") from exc
+        if etree.QName(root).localname != "ListBucketResult":
+            raise StoreFailure(f"The listing is a <{etree.QName(root).localname}>.")
+        space = etree.QName(root).namespace
+        mark = f"{{{space}}}" if space else ""
+        next_token = None
+        if root.findtext(f"{mark}IsTruncated") == "true":
+            next_token = root.findtext(f"{mark}NextContinuationToken")
+            if not next_token:
+                raise StoreFailure("The listing is truncated but names no continuation.")
+        encoded = root.findtext(f"{mark}EncodingType") == "url"
+        decode = unquote_plus if encoded else str
+        prefixes = [
+            decode(shared.findtext(f"{mark}Prefix") or "")
+            for shared in root.iterchildren(f"{mark}CommonPrefixes")
+        ]
+        return ListPage(await _objects(root, mark, decode), prefixes, next_token)
+
+
+async def _objects(
+    root: etree._Element, mark: str, decode: Callable[[str], str]
+) -> list[ListedObject]:
+    """The Contents elements, a column of texts at a time."""
+    rows = list(root.iterchildren(f"{mark}Contents"))
+    columns = []
+    for name in _COLUMNS:
+        column = [field.text or "" for field in root.iter(mark + name)]
+        if len(column) != len(rows):  # a server that leaves a field out: look row by row
+            column = [row.findtext(mark + name) or "" for row in rows]
+        columns.append(column)
+        await trio.lowlevel.checkpoint()
+    objects: list[ListedObject] = []
+    for first in range(0, len(rows), _SLICE_ROWS):
+        objects += _slice(decode, *(column[first : first + _SLICE_ROWS] for column in columns))
+        await trio.lowlevel.checkpoint()
+    return objects
+
+
+def _slice(
+    decode: Callable[[str], str],
+    keys: list[str],
+    etags: list[str],
+    sizes: list[str],
+    times: list[str],
+    classes: list[str],
+) -> list[ListedObject]:
+    try:
+        unix_s = {text: datetime.fromisoformat(text).timestamp() for text in set(times)}
+        return [
+            ListedObject(decode(key), etag, int(size), unix_s[time], storage_class)
+            for key, etag, size, time, storage_class in zip(
+                keys, etags, sizes, times, classes, strict=True
+            )
+        ]
+    except ValueError as exc:
+        raise StoreFailure(f"The listing has a size or date that is none ({exc}).") from exc

@@ -1,0 +1,1 @@
+"""The few calls of the Synapse REST API that a mount needs."""

@@ -1,0 +1,1 @@
+"""The file system without FUSE: names, versions, open handles, reads."""

@@ -1,0 +1,121 @@
+"""What an inode is: a directory, or one version of a file.
+
+The kernel's page cache belongs to an inode. Two versions of an object must therefore never share
+one: a changed object is a new `File` with a new number, and the old one stays what it was for
+whoever has it open.
+"""
+
+from dataclasses import dataclass, field
+from itertools import count
+
+from stsfs.errors import StaleVersion
+from stsfs.store.object_store import ObjectStore, ObjectVersion
+
+ROOT_INODE = 1
+NAME_BYTES_MAX = 255
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Site:
+    """One storage location as the tree sees it."""
+
+    location_id: int
+    store: ObjectStore
+    prefix: str
+    """What every key begins with: empty, or ending in `/`."""
+
+    reserved_names: frozenset[bytes] = frozenset()
+    """Names in the location's root that are neither shown nor found."""
+
+    modified_ns: int = 0
+    """The time of every directory: a prefix has none of its own."""
+
+
+@dataclass(slots=True, eq=False)
+class Directory:
+    """A prefix. Keeps its number as long as the kernel or a listing knows it."""
+
+    inode: int
+    site: Site
+    prefix: str
+    parent: "Directory | None"
+    name: bytes
+    lookup_count: int = 0
+    looked_up: "dict[bytes, Node]" = field(default_factory=dict)
+    """The entries that the kernel refers to now: they keep their numbers, whatever is forgotten."""
+
+
+@dataclass(slots=True, eq=False)
+class File:
+    """One version of an object, as a listing showed it."""
+
+    inode: int
+    parent: Directory
+    name: bytes
+    version: ObjectVersion
+    modified_ns: int
+    storage_class: str
+    lookup_count: int = 0
+    outdated: bool = False
+    """The server has said that this version is gone; the next lookup asks for the new one."""
+
+    successor: bool = False
+    """Found in place of an outdated version (or once more after that), and not confirmed yet."""
+
+
+Node = Directory | File
+
+
+@dataclass(slots=True)
+class InodeTable:
+    """The nodes the kernel knows, by number, with its count of references to each."""
+
+    root: Directory
+    _by_number: dict[int, Node] = field(default_factory=dict)
+    _numbers: "count[int]" = field(default_factory=lambda: count(ROOT_INODE + 1))
+
+    def __post_init__(self) -> None:
+        self._by_number[self.root.inode] = self.root
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def new_number(self) -> int:
+        """A number no node of this mount ever had."""
+        return next(self._numbers)
+
+    def get(self, inode: int) -> Node:
+        """The node of a number the kernel uses. Raises StaleVersion for one it must not know."""
+        node = self._by_number.get(inode)
+        if node is None:
+            raise StaleVersion(f"The kernel asked for inode {inode}, which it was never given.")
+        return node
+
+    def remember(self, node: Node) -> None:
+        """The kernel is about to be told of node once more."""
+        node.lookup_count += 1
+        self._by_number[node.inode] = node
+        if node.parent is not None:
+            node.parent.looked_up[node.name] = node
+
+    def forget(self, inode: int, lookups: int) -> None:
+        """The kernel gives back references; the last one frees the number."""
+        node = self._by_number.get(inode)
+        if node is None or node is self.root:
+            return
+        node.lookup_count -= lookups
+        assert node.lookup_count >= 0, f"inode {inode} forgotten more often than looked up"
+        if not node.lookup_count:
+            del self._by_number[inode]
+            if node.parent is not None and node.parent.looked_up.get(node.name) is node:
+                del node.parent.looked_up[node.name]
+
+
+def path_of(node: Node) -> str:
+    """The path of a node below the mount point, beginning with `/`."""
+    names: list[bytes] = []
+    at: Node | None = node
+    while at is not None and at.parent is not None:
+        names.append(at.name)
+        at = at.parent
+    return "/" + b"/".join(reversed(names)).decode("utf-8", "backslashreplace")

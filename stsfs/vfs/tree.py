@@ -1,0 +1,280 @@
+"""Names: which entries a directory has, answered from as few LIST requests as possible.
+
+One LIST of a directory answers readdir, every lookup and every getattr in it for the metadata TTL,
+absent names too. A name beyond the pages read so far is answered by a probe of its own, never by
+reading on.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+import trio
+
+from stsfs.errors import NameTooLong, NotADirectory, SessionExpired, StsfsError
+from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion
+from stsfs.vfs.listing import Listing, is_file_name, pieces
+from stsfs.vfs.nodes import (
+    NAME_BYTES_MAX,
+    ROOT_INODE,
+    Directory,
+    File,
+    InodeTable,
+    Node,
+    Site,
+    path_of,
+)
+from stsfs.vfs.probes import Probes
+
+log = logging.getLogger(__name__)
+
+LISTED_ENTRIES_MAX = 1_000_000
+"""Entries kept in listings that nobody reads; about 0.4 KiB each."""
+
+PAGE_KEYS = 1000
+"""What one LIST answers at most."""
+
+PIECE_KEYS = 200
+"""So many of them are taken at a time: a millisecond."""
+
+STALE_SERVED_S = 5.0
+"""With the session over, an old listing is served for this long before we try again."""
+
+Found = tuple[Node | None, float]
+"""A node, or None for an absent name, and until when (trio's clock) that may be believed."""
+
+
+class Tree:
+    """Directories and the versions of files in them, for one or several sites.
+
+    `run` owns the pages read ahead of a reader; it must be running while directories are read.
+    """
+
+    def __init__(self, site: Site, *, metadata_ttl_s: float) -> None:
+        root = Directory(ROOT_INODE, site, site.prefix, None, b"", lookup_count=1)
+        self.inodes = InodeTable(root)
+        self._ttl_s = metadata_ttl_s
+        self._listed: dict[Directory, Listing] = {}  # least recently begun first
+        self._listed_entries = 0
+        self._probed: dict[Directory, Probes] = {}
+        self._under_way: dict[Listing, trio.Event] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the read-ahead of pages until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    @property
+    def hidden_count(self) -> int:
+        """Keys that cannot be shown, in the directories listed now."""
+        return sum(listing.hidden.count for listing in self._listed.values())
+
+    def directory(self, inode: int) -> Directory:
+        """The directory of a number. Raises NotADirectory."""
+        node = self.inodes.get(inode)
+        if isinstance(node, Directory):
+            return node
+        raise NotADirectory(f"{path_of(node)} is a file.")
+
+    async def lookup(self, parent: Directory, name: bytes) -> Found:
+        """What name is in parent. Costs at most one LIST, or two where parent is not listed yet."""
+        if len(name) > NAME_BYTES_MAX:
+            raise NameTooLong(f"A name of {len(name)} bytes; {NAME_BYTES_MAX} is the most.")
+        if not is_file_name(name) or not _is_text(name):
+            return None, trio.current_time() + self._ttl_s
+        listing = self._fresh(parent) or await self._begin(parent)
+        known = listing.find(name)
+        if known is not None and not _outdated(known):
+            return known, listing.expires_s
+        reserved = parent.parent is None and name in parent.site.reserved_names
+        if known is None and (listing.passed(name) or reserved):
+            return None, listing.expires_s
+        return await self._probe(parent, listing, name)
+
+    async def listing(self, directory: Directory) -> Listing:
+        """The listing of a directory, its first page read. Renewed when the TTL has ended."""
+        return self._fresh(directory) or await self._begin(directory)
+
+    async def entries(self, listing: Listing, start: int) -> Iterator[tuple[int, Node]]:
+        """Entries from an index on, as far as pages have come, with the index after each.
+
+        Waits until there is at least one, or the listing has ended. While a reader is at one page
+        the next is under way.
+        """
+        while len(listing.entries) <= start and not listing.complete:
+            await self._next_page(listing)
+        near_end = len(listing.entries) - start <= PAGE_KEYS
+        if near_end and not listing.complete and self._nursery is not None:
+            self._nursery.start_soon(self._page_ahead, listing)
+        return (
+            (index + 1, node)
+            for index in range(start, len(listing.entries))
+            if (node := listing.shown(index)) is not None
+        )
+
+    def outdate(self, file: File) -> None:
+        """The server said that this version is gone: the next lookup asks again."""
+        file.outdated = True
+
+    def _fresh(self, directory: Directory) -> Listing | None:
+        listing = self._listed.get(directory)
+        if listing is not None and trio.current_time() < listing.expires_s:
+            return listing
+        return None
+
+    async def _begin(self, directory: Directory) -> Listing:
+        """List a directory anew, first page only; several callers share one request."""
+        old = self._listed.get(directory)
+        new = next((at for at in self._under_way if at.directory is directory), None)
+        if new is None or new.pages:
+            new = self._new_listing(directory, {} if old is None else old.by_name)
+        try:
+            while not new.pages:
+                await self._next_page(new)
+        except SessionExpired:
+            if old is None:
+                raise
+            old.expires_s = trio.current_time() + STALE_SERVED_S
+            return old
+        if self._listed.get(directory) is old:
+            self._keep(directory, new)
+            return new
+        return self._fresh(directory) or new  # someone else was faster: one answer for all
+
+    def _new_listing(self, directory: Directory, known: Mapping[bytes, Node | None]) -> Listing:
+        return Listing(
+            directory,
+            partial(self._node, directory, known),
+            expires_s=trio.current_time() + self._ttl_s,
+        )
+
+    async def _next_page(self, listing: Listing) -> None:
+        """Read one page more, or wait for the one that is under way."""
+        if listing.complete:
+            return
+        under_way = self._under_way.get(listing)
+        if under_way is not None:
+            await under_way.wait()
+            if listing.failure is not None:
+                raise listing.failure
+            return
+        arrived = self._under_way[listing] = trio.Event()
+        listing.failure = None
+        try:
+            store = listing.directory.site.store
+            page = await store.list_page(listing.prefix, token=listing.next_token)
+            await self._take(listing, page)
+        except StsfsError as exc:
+            listing.failure = exc
+            raise
+        finally:
+            del self._under_way[listing]
+            arrived.set()
+
+    async def _take(self, listing: Listing, page: ListPage) -> None:
+        """Add a page in pieces, so that no reader of cached bytes waits for a thousand names."""
+        before = len(listing.entries)
+        with trio.CancelScope(shield=True):  # a page is taken whole or not at all
+            *first, last = pieces(page, PIECE_KEYS)
+            for piece in first:
+                listing.add(piece, to_be_continued=True)
+                await trio.lowlevel.checkpoint()
+        listing.add(last)
+        if self._listed.get(listing.directory) is listing:
+            self._listed_entries += len(listing.entries) - before
+
+    async def _page_ahead(self, listing: Listing) -> None:
+        if listing in self._under_way:
+            return
+        try:
+            await self._next_page(listing)
+        except StsfsError as exc:
+            log.debug("page ahead of %r: %s", listing.prefix, exc)  # the reader will ask itself
+
+    async def _probe(self, parent: Directory, listing: Listing, name: bytes) -> Found:
+        """Ask about one name, and the names that begin with it, by a LIST of its own."""
+        probes = self._probed.get(parent)
+        if probes is None:
+            probes = self._probed[parent] = Probes(self._ttl_s, trio.current_time)
+        known = probes.answer(name)
+        if known is not None and not _outdated(known[0]):
+            return known
+        prefix = parent.prefix + name.decode()
+        page = await parent.site.store.list_page(prefix)
+        small = self._new_listing(parent, listing.by_name)
+        small.add(page)
+        if not small.passed(name):
+            below = await parent.site.store.list_page(f"{prefix}/", keys_max=1)
+            small.settle(name, is_directory=bool(below.objects or below.prefixes))
+        for node in small.entries:
+            probes.tell(node.name, node)
+        if small.complete:
+            probes.tell_all(name)
+        found = small.find(name)
+        probes.tell(name, found)
+        if listing.passed(name):
+            listing.replace(name, found)
+        return found, small.expires_s
+
+    def _node(
+        self,
+        parent: Directory,
+        known: Mapping[bytes, Node | None],
+        name: bytes,
+        listed: ListedObject | None,
+    ) -> Node:
+        """The node of a name as a page shows it: the one we know if it is the same, else new."""
+        told = self._probed[parent].answer(name) if parent in self._probed else None
+        olds = (known.get(name), None if told is None else told[0], parent.looked_up.get(name))
+        if listed is None:
+            for old in olds:
+                if isinstance(old, Directory):
+                    return old
+            prefix = f"{parent.prefix}{name.decode()}/"
+            return Directory(self.inodes.new_number(), parent.site, prefix, parent, name)
+        version = ObjectVersion(parent.site.location_id, listed.key, listed.etag, listed.size_bytes)
+        for old in olds:
+            if isinstance(old, File) and old.version == version:
+                if old.outdated:
+                    # It was put back, or this page is older than what outdated it: ask.
+                    old.outdated, old.successor = False, True
+                return old
+        return File(
+            self.inodes.new_number(),
+            parent,
+            name,
+            version,
+            int(listed.modified_unix_s * 1e9),
+            listed.storage_class,
+            successor=any(_outdated(old) for old in olds),
+        )
+
+    def _keep(self, directory: Directory, listing: Listing) -> None:
+        """Remember a listing, and forget the oldest ones when there are too many entries."""
+        self._drop(directory)
+        self._listed[directory] = listing
+        self._listed_entries += len(listing.entries) + 1
+        while len(self._listed) > 1 and self._listed_entries > LISTED_ENTRIES_MAX:
+            self._drop(next(iter(self._listed)))
+
+    def _drop(self, directory: Directory) -> None:
+        listing = self._listed.pop(directory, None)
+        if listing is not None:
+            self._listed_entries -= len(listing.entries) + 1
+        self._probed.pop(directory, None)
+
+
+def _outdated(node: Node | None) -> bool:
+    return isinstance(node, File) and node.outdated
+
+
+def _is_text(name: bytes) -> bool:
+    """Keys are UTF-8; a name that is not cannot be part of one."""
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,212 @@
+"""The file system itself, with no FUSE in sight: what each operation does, in terms of versions.
+
+`fuse.operations` turns kernel requests into calls here; tests call it directly.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import trio
+from cachetools import TTLCache
+
+from stsfs.cache.block_cache import BlockCache
+from stsfs.errors import SessionExpired, StaleVersion, StsfsError
+from stsfs.vfs.listing import Listing
+from stsfs.vfs.nodes import Directory, File, Node, path_of
+from stsfs.vfs.reader import CachedReader, DirectReader, ReadAheadBudget, Reader
+from stsfs.vfs.tree import Tree
+
+SUCCESSIONS_MAX = 10
+"""How often in a row a name may be replaced while one lookup asks for it."""
+
+VOUCHED_S = 0.1
+"""From the lookup to the open of the same open(2), which follow each other at once."""
+
+VOUCHED_MAX = 1000
+
+
+@dataclass(slots=True, eq=False)
+class FileHandle:
+    """One open(2) of a file: it stays with its version."""
+
+    file: File
+    reader: Reader
+
+
+@dataclass(slots=True, eq=False)
+class DirectoryHandle:
+    """One opendir(3): a listing in the state in which it was begun."""
+
+    directory: Directory
+    listing: Listing
+
+
+class Vfs:
+    """Lookups, directories and reads of a read-only tree.
+
+    Every method may raise what `errors` lists for file system requests.
+    """
+
+    def __init__(self, tree: Tree, cache: BlockCache, *, trust_listings: bool = False) -> None:
+        self._tree = tree
+        self._cache = cache
+        self._trust_listings = trust_listings
+        self._read_ahead = ReadAheadBudget(cache.pool.blocks_max * cache.pool.block_bytes)
+        self._files: dict[int, FileHandle] = {}
+        self._directories: dict[int, DirectoryHandle] = {}
+        self._last_handle = 0
+        self._vouched: TTLCache[tuple[File, int], None] = TTLCache(
+            VOUCHED_MAX, VOUCHED_S, timer=trio.current_time
+        )
+
+    @property
+    def open_files(self) -> int:
+        """Handles not yet released."""
+        return len(self._files)
+
+    def node(self, inode: int) -> Node:
+        """The node of a number the kernel knows."""
+        return self._tree.inodes.get(inode)
+
+    def path(self, inode: int) -> str:
+        """The path of a number, for messages; never fails."""
+        try:
+            return path_of(self._tree.inodes.get(inode))
+        except StaleVersion:
+            return f"inode {inode}"
+
+    def handle_path(self, handle: int) -> str:
+        """The path of an open handle, for messages; never fails."""
+        if (file := self._files.get(handle)) is not None:
+            return path_of(file.file)
+        if (directory := self._directories.get(handle)) is not None:
+            return path_of(directory.directory)
+        return f"handle {handle}"
+
+    async def lookup(
+        self, parent_inode: int, name: bytes, caller: int
+    ) -> tuple[Node | None, float]:
+        """The node of a name and for how many seconds that may be believed; None if absent.
+
+        Counts one reference of the kernel to the node. caller is the thread that asks.
+        """
+        parent = self._tree.directory(parent_inode)
+        for _ in range(SUCCESSIONS_MAX):
+            node, until_s = await self._tree.lookup(parent, name)
+            if not isinstance(node, File) or not node.successor or await self._vouch(node, caller):
+                break
+        if node is not None:
+            self._tree.inodes.remember(node)
+        return node, max(0.0, until_s - trio.current_time())
+
+    def refer(self, node: Node) -> None:
+        """The kernel was told of a node by a directory entry."""
+        self._tree.inodes.remember(node)
+
+    def forget(self, inode: int, lookups: int) -> None:
+        """The kernel gives references back."""
+        self._tree.inodes.forget(inode, lookups)
+
+    async def open_directory(self, inode: int) -> int:
+        """A handle on a directory, its first page read."""
+        directory = self._tree.directory(inode)
+        handle = DirectoryHandle(directory, await self._tree.listing(directory))
+        number = self._new_handle()
+        self._directories[number] = handle
+        return number
+
+    async def read_directory(self, handle: int, start: int) -> Iterator[tuple[int, Node]]:
+        """Entries from position start on, each with the position after it; none at the end."""
+        opened = self._directories[handle]
+        if start == 0:
+            opened.listing = await self._tree.listing(opened.directory)
+        return await self._tree.entries(opened.listing, start)
+
+    def entry_ttl_s(self, handle: int) -> float:
+        """For how long the entries of an open directory may be believed."""
+        return max(0.0, self._directories[handle].listing.expires_s - trio.current_time())
+
+    def close_directory(self, handle: int) -> None:
+        """End of a directory handle."""
+        del self._directories[handle]
+
+    async def open(self, inode: int, flags: int, caller: int) -> int:
+        """A handle on a version, after the server has confirmed it where that is not known.
+
+        Raises StaleVersion for one that is gone; the kernel then looks the name up again and
+        repeats the open, so that the new version is found.
+        """
+        file = self._tree.inodes.get(inode)
+        if isinstance(file, Directory):
+            raise IsADirectoryError(path_of(file))
+        if file.outdated:
+            raise StaleVersion(f"{path_of(file)} was replaced or deleted.")
+        reader: CachedReader | DirectReader
+        if flags & os.O_DIRECT:
+            reader = DirectReader(file.parent.site.store, file.version)
+        else:
+            reader = CachedReader(self._cache, file.version, self._read_ahead)
+        try:
+            await self._confirm(file, reader, caller)
+        except BaseException:
+            reader.close()
+            raise
+        number = self._new_handle()
+        self._files[number] = FileHandle(file, reader)
+        return number
+
+    async def read(self, handle: int, offset: int, size_bytes: int) -> memoryview:
+        """Bytes of the handle's version; short only at its end. Valid while referenced."""
+        opened = self._files[handle]
+        try:
+            return await opened.reader.read(offset, size_bytes)
+        except StaleVersion:
+            self._tree.outdate(opened.file)
+            raise
+
+    def release(self, handle: int) -> None:
+        """End of a file handle."""
+        self._files.pop(handle).reader.close()
+
+    async def _vouch(self, file: File, caller: int) -> bool:
+        """Confirm a version found in place of an outdated one, for the open that asks for it.
+
+        False when it is gone as well.
+
+        The kernel repeats an open that met ESTALE only once. If the object is replaced again
+        meanwhile, the next version is found here, and not by the reader as an error.
+        """
+        reader = CachedReader(self._cache, file.version, self._read_ahead)
+        try:
+            await reader.confirm()
+        except StaleVersion:
+            self._tree.outdate(file)
+            return False
+        except StsfsError:
+            return True  # the open will meet it too, and say so
+        finally:
+            reader.close()
+        file.successor = False
+        self._vouched[file, caller] = None
+        return True
+
+    async def _confirm(self, file: File, reader: Reader, caller: int) -> None:
+        """Close-to-open consistency: an open asks the server, however fresh the listing is.
+
+        It rarely costs a request of its own: the answer to the first range fetched is the answer.
+        """
+        vouched = self._vouched.pop((file, caller), False) is None
+        if self._trust_listings or vouched:
+            return
+        try:
+            await reader.confirm()
+        except StaleVersion:
+            self._tree.outdate(file)
+            raise
+        except SessionExpired:
+            return  # what is cached stays readable; the rest will say why it is not
+
+    def _new_handle(self) -> int:
+        self._last_handle += 1
+        return self._last_handle

@@ -1,0 +1,1 @@
+"""How fast stsfs is beside its peers: one server, one run, interleaved. `python -m tests.bench`."""

@@ -1,0 +1,234 @@
+"""Reads are answered from memory, and fetch exactly what it lacks."""
+
+import logging
+
+import pytest
+import trio
+
+from stsfs.cache import block_pool
+from stsfs.cache.block_cache import BlockCache, cut
+from stsfs.cache.block_pool import BlockPool
+from stsfs.errors import StaleVersion, StoreFailure
+from tests.fakes import Fault, MemoryStore, pattern
+
+BLOCK_BYTES = 16
+A, B = pattern("a", 100), pattern("b", 100)
+
+
+@pytest.fixture
+def store():
+    made = MemoryStore()
+    made.piece_s = 1.0
+    return made
+
+
+@pytest.fixture
+async def cache(store, nursery, monkeypatch):
+    monkeypatch.setattr(block_pool, "READ_BYTES_MAX", BLOCK_BYTES)
+    made = BlockCache(BlockPool(budget_bytes=48, block_bytes=BLOCK_BYTES), store)
+    await nursery.start(made.run)
+    return made
+
+
+@pytest.fixture
+async def a(store, cache):
+    return cache.enter(store.put("a", A))
+
+
+@pytest.fixture
+async def b(store, cache):
+    return cache.enter(store.put("b", B))
+
+
+async def read(cache, content, start, stop):
+    return await cache.read(content, start, stop, (start, stop))
+
+
+async def settled():
+    """All fetches have ended."""
+    await trio.sleep(100)
+
+
+@pytest.mark.parametrize(
+    ("span", "pieces"),
+    [
+        ((10, 18), [(10, 18)]),
+        ((10, 22), [(10, 16), (16, 22)]),
+        ((0, 16), [(0, 16)]),
+        ((3, 40), [(3, 16), (16, 32), (32, 40)]),
+    ],
+)
+def test_spans_are_cut_at_blocks_unless_they_are_small(span, pieces):
+    assert list(cut(span, BLOCK_BYTES)) == pieces
+
+
+async def test_a_second_read_costs_no_request(autojump_clock, cache, store, a):
+    assert await read(cache, a, 4, 12) == A[4:12]
+    assert await read(cache, a, 6, 11) == A[6:11]
+    assert store.reads == [("a", 4, 12, False)]
+    assert (cache.counters.misses, cache.counters.hits) == (1, 1)
+
+
+async def test_only_what_is_missing_is_fetched(autojump_clock, cache, store, a):
+    await read(cache, a, 8, 12)
+    assert await cache.read(a, 4, 16, (0, 20)) == A[4:16]
+    assert sorted(store.reads[1:]) == [("a", 0, 8, False), ("a", 12, 20, False)]
+
+
+async def test_readers_of_the_same_bytes_share_one_request(autojump_clock, cache, store, a):
+    async with trio.open_nursery() as readers:
+        for _ in range(20):
+            readers.start_soon(read, cache, a, 0, 16)
+    assert len(store.reads) == 1
+
+
+async def test_a_reader_wakes_with_its_own_bytes_not_with_the_whole_range(
+    autojump_clock, cache, store, a
+):
+    store.piece_bytes = 4
+    begun_s = trio.current_time()
+    await cache.read(a, 0, 4, (0, 16))
+    assert trio.current_time() - begun_s == 1
+
+
+async def test_a_failure_is_repeated_from_memory_for_a_moment_and_then_tried_again(
+    autojump_clock, cache, store, a
+):
+    store.script("read_range", Fault(StoreFailure("cut"), after_bytes=4))
+    with pytest.raises(StoreFailure):
+        await read(cache, a, 0, 12)
+    with pytest.raises(StoreFailure):
+        await read(cache, a, 0, 12)
+    assert len(store.reads) == 1
+    assert await read(cache, a, 0, 4) == A[:4]
+    await settled()
+    assert await read(cache, a, 0, 12) == A[:12]
+    assert store.reads[1:] == [("a", 4, 12, False)]
+
+
+async def test_an_old_failure_does_not_concern_a_new_read(autojump_clock, cache, store, a):
+    store.script("read_range", Fault(StoreFailure("old"), after_bytes=4))
+    with pytest.raises(StoreFailure):
+        await read(cache, a, 0, 16)
+    await settled()
+    store.script("read_range", Fault(delay_s=5))
+    (fill,), _ = cache.read_ahead(a, 4, 16, 16)
+    async with trio.open_nursery() as readers:
+        readers.start_soon(read, cache, a, 0, 16)
+        await trio.testing.wait_all_tasks_blocked()
+        fill.scope.cancel()  # whatever ends that fetch: the reader fetches anew
+
+
+async def test_a_replaced_version_is_stale_and_what_is_held_stays_readable(
+    autojump_clock, cache, store, a
+):
+    await read(cache, a, 0, 8)
+    store.put("a", B)
+    with pytest.raises(StaleVersion):
+        await read(cache, a, 0, 16)
+    assert await read(cache, a, 0, 8) == A[:8]
+
+
+async def test_a_bug_in_a_fetch_is_a_failure_of_that_read_alone(
+    autojump_clock, cache, store, a, caplog
+):
+    store.script("read_range", Fault(KeyError("surprise")))
+    with pytest.raises(StoreFailure, match="bug"):
+        await read(cache, a, 0, 16)
+    assert [record.levelno for record in caplog.records] == [logging.CRITICAL]
+    await settled()
+    assert await read(cache, a, 0, 16) == A[:16]
+
+
+async def test_a_fetch_goes_on_when_its_reader_leaves(autojump_clock, cache, store, a):
+    with trio.move_on_after(0.5):
+        await read(cache, a, 0, 16)
+    await settled()
+    assert await read(cache, a, 0, 16) == A[:16]
+    assert len(store.reads) == 1
+
+
+async def test_read_ahead_takes_no_memory_that_a_reader_waits_for(
+    autojump_clock, cache, store, a, b
+):
+    held = [await read(cache, b, start, start + 16) for start in (0, 16, 32)]
+    async with trio.open_nursery() as readers:
+        readers.start_soon(read, cache, b, 48, 64)
+        await trio.testing.wait_all_tasks_blocked()
+        held.pop()
+        assert cache.read_ahead(a, 0, 64, 16) == ([], 0)
+        held.clear()
+
+
+async def test_read_ahead_nobody_waits_for_ends_with_its_handle(autojump_clock, cache, store, a):
+    store.script("read_range", Fault(delay_s=10), Fault(delay_s=10))
+    fills, until = cache.read_ahead(a, 0, 32, 16)
+    assert until == 32
+    async with trio.open_nursery() as readers:
+        readers.start_soon(read, cache, a, 16, 20)
+        await trio.testing.wait_all_tasks_blocked()
+        for fill in fills:
+            fill.abandon()
+    assert store.fetched_bytes == 16
+    assert a.cover(0, 32)[1] == [(0, 16)]
+
+
+async def test_confirm_costs_no_request_of_its_own_where_the_front_is_missing(
+    autojump_clock, cache, store, a
+):
+    await cache.confirm(a, 16)
+    assert store.calls == {"read_range": 1}
+    await settled()
+    await cache.confirm(a, 16)
+    assert store.calls == {"read_range": 1, "confirm": 1}
+
+
+async def test_confirm_returns_before_the_bytes_and_refuses_what_was_replaced(
+    autojump_clock, cache, store, a
+):
+    begun_s = trio.current_time()
+    await cache.confirm(a, 16)
+    assert trio.current_time() == begun_s
+    store.put("a", B)
+    await settled()
+    with pytest.raises(StaleVersion):
+        await cache.confirm(a, 16)
+
+
+async def test_small_runs_share_a_block(autojump_clock, cache, store, a):
+    for start in (0, 20, 40, 60):
+        assert await read(cache, a, start, start + 4) == A[start : start + 4]
+    assert cache.pool.blocks_made == 1
+
+
+async def test_a_block_is_not_recycled_between_two_runs_of_one_range(
+    autojump_clock, cache, store, a, b
+):
+    """The second run replaces the shared block of the first; a waiter must not be given it."""
+    await read(cache, a, 0, 7)
+    held = [await read(cache, a, start, start + 16) for start in (32, 48)]
+    store.script("read_range", Fault(delay_s=10))
+    views = {}
+
+    async def keep(content, start, stop):
+        views[start, stop] = await read(cache, content, start, stop)
+
+    async with trio.open_nursery() as readers:
+        readers.start_soon(keep, a, 10, 22)
+        await trio.testing.wait_all_tasks_blocked()
+        readers.start_soon(keep, b, 16, 32)
+        await trio.testing.wait_all_tasks_blocked()
+        held.clear()
+    await settled()
+    assert views[10, 22] == A[10:22]
+    assert views[16, 32] == B[16:32]
+
+
+async def test_contents_nobody_uses_and_that_hold_nothing_are_forgotten(
+    autojump_clock, cache, store
+):
+    for number in range(5000):
+        content = cache.enter(store.put(f"k{number}", A))
+        await trio.lowlevel.checkpoint()
+        cache.leave(content)
+    assert len(cache._contents) < 2500

@@ -1,0 +1,89 @@
+"""The house rules a machine can check, beyond what the linters see."""
+
+import ast
+import re
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent
+MODULES = sorted((REPOSITORY / "stsfs").rglob("*.py"))
+TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
+FILE_LINES_MAX, FUNCTION_LINES_MAX = 400, 60
+
+UNTRACKED_TODO = re.compile(r"\bTODO\b(?!\(#\d+\))")
+
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def place(path, node=None):
+    name = path.relative_to(REPOSITORY).as_posix()
+    return name if node is None else f"{name}:{node.lineno} {getattr(node, 'name', '')}".rstrip()
+
+
+def module(path):
+    return ast.parse(path.read_text())
+
+
+def nodes(paths):
+    return ((path, node) for path in paths for node in ast.walk(module(path)))
+
+
+def is_public(node):
+    return not node.name.startswith("_")
+
+
+def sleeps_in_the_thread(node):
+    match node:
+        case ast.Attribute(value=ast.Name(id="time"), attr="sleep"):
+            return True
+        case ast.ImportFrom(module="time", names=names):
+            return any(alias.name == "sleep" for alias in names)
+    return False
+
+
+def test_the_rules_are_applied_to_something():
+    assert len(MODULES) > 10
+    assert Path(__file__) in TESTS
+
+
+def test_no_file_is_longer_than_a_reader_can_hold():
+    long = {place(path): len(path.read_text().splitlines()) for path in MODULES + TESTS}
+    assert {name: lines for name, lines in long.items() if lines > FILE_LINES_MAX} == {}
+
+
+def test_no_function_is_longer_than_a_screen():
+    long = [
+        place(path, node)
+        for path, node in nodes(MODULES)
+        if isinstance(node, FUNCTION) and node.end_lineno - node.lineno + 1 > FUNCTION_LINES_MAX
+    ]
+    assert long == []
+
+
+def test_every_module_says_what_it_is_for():
+    assert [place(path) for path in MODULES if not ast.get_docstring(module(path))] == []
+
+
+def test_public_classes_and_functions_say_what_they_promise():
+    silent = [
+        place(path, node)
+        for path in MODULES
+        for node in module(path).body
+        if isinstance(node, (ast.ClassDef, *FUNCTION))
+        and is_public(node)
+        and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
+def test_what_is_left_to_do_names_its_issue():
+    untracked = [
+        f"{place(path)}:{number}"
+        for path in MODULES + TESTS
+        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        if UNTRACKED_TODO.search(line)
+    ]
+    assert untracked == []
+
+
+def test_nothing_sleeps_where_the_event_loop_may_run():
+    assert [place(path, node) for path, node in nodes(MODULES) if sleeps_in_the_thread(node)] == []

@@ -1,0 +1,111 @@
+"""Pages, wherever they are cut, give the entries that the keys describe."""
+
+from itertools import pairwise
+
+import trio
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from stsfs.store.object_store import ListedObject, ListPage
+from stsfs.vfs.listing import pieces
+from stsfs.vfs.nodes import Directory, Site
+from stsfs.vfs.tree import Tree
+from tests.fakes import MemoryStore
+
+components = st.sampled_from(["a", "a-1", "a.x", "a0", "b", "", ".", "..", "ü", "owner.txt"])
+long_component = st.just("n" * 256)
+keys = st.lists(
+    st.lists(components | long_component, min_size=1, max_size=3).map("/".join),
+    max_size=12,
+    unique=True,
+)
+
+
+def model(all_keys):
+    """Names in the root: directories, files, and how many keys are hidden."""
+    directories, files, hidden = set(), set(), 0
+    for name in {key.partition("/")[0] for key in all_keys if "/" in key}:
+        if showable(name):
+            directories.add(name)
+        else:
+            hidden += 1
+    for key in all_keys:
+        if key == "" or "/" in key or key == "owner.txt":
+            continue
+        if showable(key) and key not in directories:
+            files.add(key)
+        else:
+            hidden += 1
+    directories.discard("owner.txt")
+    return directories, files, hidden
+
+
+def showable(name):
+    return name not in {"", ".", ".."} and len(name.encode()) <= 255
+
+
+async def read_all(tree, directory):
+    listing = await tree.listing(directory)
+    found, index = [], 0
+    while True:
+        batch = list(await tree.entries(listing, index))
+        if not batch and listing.complete and index >= len(listing.entries):
+            return listing, found
+        found += [node for _, node in batch]
+        index = batch[-1][0] if batch else len(listing.entries)
+
+
+@given(keys, st.integers(1, 5), st.sampled_from(["", "base/"]))
+@example(["a", "a-1", "a.x", "a/b"], 1, "")
+@example(["a", "a-1", "a.x"], 1, "base/")
+async def test_entries_do_not_depend_on_where_pages_are_cut(all_keys, page_keys, prefix):
+    store = MemoryStore(page_keys=page_keys)
+    for key in all_keys:
+        store.put(prefix + key, key.encode())
+    tree = Tree(Site(1, store, prefix, frozenset({b"owner.txt"})), metadata_ttl_s=60)
+    directories, files, hidden = model(all_keys)
+    listing, found = await read_all(tree, tree.inodes.root)
+    names = [node.name.decode() for node in found]
+    assert len(set(names)) == len(names)
+    assert {n.name.decode() for n in found if isinstance(n, Directory)} == directories
+    assert {n.name.decode() for n in found if not isinstance(n, Directory)} == files
+    assert listing.hidden.count == hidden
+    for name in ["a", "a-1", "a.x", "b", "ü", "owner.txt", "absent"]:
+        node, _ = await tree.lookup(tree.inodes.root, name.encode())
+        assert (node is not None) == (name in directories | files), name
+
+
+@given(keys, st.integers(1, 4), components)
+async def test_a_lookup_before_any_listing_finds_what_a_listing_would(all_keys, page_keys, name):
+    store = MemoryStore(page_keys=page_keys)
+    for key in all_keys:
+        store.put(key, key.encode())
+    tree = Tree(Site(1, store, "", frozenset({b"owner.txt"})), metadata_ttl_s=60)
+    directories, files, _ = model(all_keys)
+    node, until_s = await tree.lookup(tree.inodes.root, name.encode())
+    assert (node is not None) == (name in directories | files)
+    assert isinstance(node, Directory) == (name in directories)
+    assert until_s > trio.current_time()
+    assert store.calls["list_page"] <= 3
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"])), unique=True, max_size=30),
+    st.lists(st.booleans(), min_size=30, max_size=30),
+    st.integers(1, 9),
+)
+def test_a_page_in_pieces_is_the_page_in_the_order_of_keys(names, shared, keys_max):
+    kinds = dict(zip(sorted(names, key=str.encode), shared, strict=False))
+    page = ListPage(
+        [ListedObject(name, "", 0, 0.0, "") for name, is_prefix in kinds.items() if not is_prefix],
+        [name for name, is_prefix in kinds.items() if is_prefix],
+        "next",
+    )
+    cut = list(pieces(page, keys_max))
+    assert [each for piece in cut for each in piece.objects] == page.objects
+    assert [each for piece in cut for each in piece.prefixes] == page.prefixes
+    edges = [sorted([o.key.encode() for o in p.objects] + [x.encode() for x in p.prefixes])
+             for p in cut]  # fmt: skip
+    edges = [edge for edge in edges if edge]
+    assert all(earlier[-1] < later[0] for earlier, later in pairwise(edges))
+    assert all(len(edge) <= max(2, keys_max) for edge in edges)
