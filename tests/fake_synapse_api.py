@@ -1,8 +1,8 @@
 """What tests of the fake Synapse share: calls without a socket, and a bucket in a dict."""
 
-from stsfs.demo.fake_synapse import FakeSynapse
-from stsfs.demo.fake_synapse_answers import MODEL
-from stsfs.demo.fake_synapse_sts import LocalVendor
+from stsfs.demo.fake_synapse.answers import MODEL
+from stsfs.demo.fake_synapse.server import FakeSynapse
+from stsfs.demo.fake_synapse.sts import LocalVendor
 
 MD5 = "0123456789abcdef0123456789abcdef"
 FOLDER, FILE = f"{MODEL}Folder", f"{MODEL}FileEntity"

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pysam
 import pytest
 
-from stsfs.demo import dataset
+from stsfs.demo.dataset import dataset
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import urllib.request
 
 import pytest
 
-from stsfs.demo.fake_synapse import FakeSynapse
-from stsfs.demo.fake_synapse_answers import MODEL
-from stsfs.demo.fake_synapse_guard import FAULTS, Fault
-from stsfs.demo.fake_synapse_state import DOWNLOAD, PUBLIC, READ
-from stsfs.demo.fake_synapse_sts import LocalVendor, timestamp
+from stsfs.demo.fake_synapse.answers import MODEL
+from stsfs.demo.fake_synapse.guard import FAULTS, Fault
+from stsfs.demo.fake_synapse.server import FakeSynapse
+from stsfs.demo.fake_synapse.state import DOWNLOAD, PUBLIC, READ
+from stsfs.demo.fake_synapse.sts import LocalVendor, timestamp
 from tests.fake_synapse_api import MANAGED, Api, fake_with_bucket
 
 

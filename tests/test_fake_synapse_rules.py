@@ -2,8 +2,8 @@
 
 import pytest
 
-from stsfs.demo.fake_synapse_answers import MODEL
-from stsfs.demo.fake_synapse_state import ADMIN, READ
+from stsfs.demo.fake_synapse.answers import MODEL
+from stsfs.demo.fake_synapse.state import ADMIN, READ
 from tests.fake_synapse_api import (
     EXTERNAL,
     MANAGED,

@@ -14,9 +14,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, ResponseStreamingError
 from moto.server import ThreadedMotoServer
 
-from stsfs.demo.file_server import FileServer
-from stsfs.demo.gate import Gate
-from stsfs.demo.sessions import Session, SessionBook
+from stsfs.demo.file_server.server import FileServer
+from stsfs.demo.gate.gate import Gate
+from stsfs.demo.gate.sessions import Session, SessionBook
 
 ACL = {"ACL": "bucket-owner-full-control"}
 ODD_KEYS = ["p/plus+sign", "p/per%41", "p/ü", "p/a//b", "p/sp ace", "p/~*'()!", "p/a/../b", "p/=?&"]

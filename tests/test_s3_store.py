@@ -4,9 +4,9 @@ import pytest
 import trio
 
 from stsfs.credentials.credentials import Credentials
-from stsfs.demo.file_server import FileServer
-from stsfs.demo.gate import Gate
-from stsfs.demo.sessions import SessionBook
+from stsfs.demo.file_server.server import FileServer
+from stsfs.demo.gate.gate import Gate
+from stsfs.demo.gate.sessions import SessionBook
 from stsfs.demo.tls import make_local_tls
 from stsfs.errors import (
     AccessDenied,

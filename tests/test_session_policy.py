@@ -2,8 +2,8 @@
 
 import pytest
 
-from stsfs.demo.session_policy import classify, decide, decide_deletes, hides_missing_keys
-from stsfs.demo.sessions import Session
+from stsfs.demo.gate.session_policy import classify, decide, decide_deletes, hides_missing_keys
+from stsfs.demo.gate.sessions import Session
 
 ACL = ("x-amz-acl", "bucket-owner-full-control")
 WRITER = Session("W", "s", "t", None, "data", "base/key", "read_write")

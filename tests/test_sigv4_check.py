@@ -11,9 +11,9 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stsfs.demo.gate.sessions import Session, SessionBook
+from stsfs.demo.gate.sigv4_check import Accepted, payload_matches, signing_headers, verify
 from stsfs.demo.s3_wire import Refusal, RequestHead
-from stsfs.demo.sessions import Session, SessionBook
-from stsfs.demo.sigv4_check import Accepted, payload_matches, signing_headers, verify
 
 HOST = "127.0.0.1:9000"
 KEYS = [

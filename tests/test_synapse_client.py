@@ -7,10 +7,10 @@ import pytest
 import trio
 
 from stsfs import errors
-from stsfs.demo.fake_synapse import FakeSynapse
-from stsfs.demo.fake_synapse_guard import Fault
-from stsfs.demo.fake_synapse_state import DOWNLOAD, EDIT
-from stsfs.demo.fake_synapse_sts import LocalVendor
+from stsfs.demo.fake_synapse.guard import Fault
+from stsfs.demo.fake_synapse.server import FakeSynapse
+from stsfs.demo.fake_synapse.state import DOWNLOAD, EDIT
+from stsfs.demo.fake_synapse.sts import LocalVendor
 from stsfs.synapse.client import SynapseClient
 from stsfs.synapse.endpoints import PRODUCTION, Endpoints
 from stsfs.synapse.pace import Pace

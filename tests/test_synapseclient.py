@@ -14,8 +14,8 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from stsfs.demo.fake_synapse import FakeSynapse
-from stsfs.demo.fake_synapse_storage import Boto3Storage
+from stsfs.demo.fake_synapse.server import FakeSynapse
+from stsfs.demo.fake_synapse.storage import Boto3Storage
 
 ROOT = Path(__file__).parents[1]
 PYTHON = Path(

@@ -15,13 +15,13 @@ from moto.server import ThreadedMotoServer
 
 from stsfs.daemon import mountinfo, runtime_dir
 from stsfs.daemon.unmount import unmount
-from stsfs.demo import dataset
 from stsfs.demo.commands import install_programs
-from stsfs.demo.dataset import Dataset
-from stsfs.demo.fake_synapse import FakeSynapse
-from stsfs.demo.fake_synapse_sts import LocalVendor
-from stsfs.demo.gate import UPSTREAM_KEYS, Gate
-from stsfs.demo.sessions import Session
+from stsfs.demo.dataset import dataset
+from stsfs.demo.dataset.dataset import Dataset
+from stsfs.demo.fake_synapse.server import FakeSynapse
+from stsfs.demo.fake_synapse.sts import LocalVendor
+from stsfs.demo.gate.gate import UPSTREAM_KEYS, Gate
+from stsfs.demo.gate.sessions import Session
 from stsfs.errors import MountBusy, NoSuchMount
 
 TOKEN_LIFETIME_S = 20.0

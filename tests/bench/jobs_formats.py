@@ -42,7 +42,8 @@ def link_formats(scale: Scale, root: Path) -> None:
 def _build(root: Path, copies: int) -> None:
     import numpy as np
 
-    from stsfs.demo import dataset_genome, dataset_tables
+    from stsfs.demo.dataset import genome as dataset_genome
+    from stsfs.demo.dataset import tables as dataset_tables
 
     rng = np.random.default_rng(1)
     people = [f"s{number}" for number in range(1, 21)]

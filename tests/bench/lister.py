@@ -9,7 +9,7 @@ import ssl
 import sys
 from pathlib import Path
 
-from stsfs.demo.file_server import FileServer
+from stsfs.demo.file_server.server import FileServer
 
 
 def etag_of(status: os.stat_result) -> str:

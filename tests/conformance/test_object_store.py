@@ -7,9 +7,9 @@ from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
 from stsfs.credentials.credentials import Credentials
-from stsfs.demo.file_server import FileServer
-from stsfs.demo.gate import Gate
-from stsfs.demo.sessions import Session, SessionBook
+from stsfs.demo.file_server.server import FileServer
+from stsfs.demo.gate.gate import Gate
+from stsfs.demo.gate.sessions import Session, SessionBook
 from stsfs.errors import StaleVersion
 from stsfs.store.object_store import ObjectVersion
 from stsfs.store.s3_store import S3Store

@@ -3,7 +3,7 @@
 import pytest
 from moto.server import ThreadedMotoServer
 
-from stsfs.demo.file_server import FileServer
+from stsfs.demo.file_server.server import FileServer
 from tests.file_server.clients import s3_client
 
 

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from stsfs.demo.file_server import FileServer
-from stsfs.demo.file_server_answers import byte_range
-from stsfs.demo.file_server_store import Refused
+from stsfs.demo.file_server.answers import byte_range
+from stsfs.demo.file_server.server import FileServer
+from stsfs.demo.file_server.store import Refused
 from tests.file_server.clients import byte_order, listing, outcome, put_all, raw_exchange, s3_client
 
 ODD_KEYS = [

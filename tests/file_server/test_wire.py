@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 
-from stsfs.demo.file_server import FileServer
+from stsfs.demo.file_server.server import FileServer
 from stsfs.demo.tls import make_local_tls
 from tests.file_server.clients import outcome, raw_exchange, s3_client
 

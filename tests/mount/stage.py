@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from stsfs.demo.fake_synapse import FakeSynapse
-from stsfs.demo.fake_synapse_sts import LIFETIME_S, LocalVendor
-from stsfs.demo.file_server import FileServer
-from stsfs.demo.gate import Gate
-from stsfs.demo.sessions import Session, SessionBook
+from stsfs.demo.fake_synapse.server import FakeSynapse
+from stsfs.demo.fake_synapse.sts import LIFETIME_S, LocalVendor
+from stsfs.demo.file_server.server import FileServer
+from stsfs.demo.gate.gate import Gate
+from stsfs.demo.gate.sessions import Session, SessionBook
 
 BUCKET = "lab"
 TOKEN = "ada-token-4711-of-the-stage"

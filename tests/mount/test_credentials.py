@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stsfs.demo.fake_synapse_guard import Fault
+from stsfs.demo.fake_synapse.guard import Fault
 from tests.mount.stage import TOKEN
 
 pytestmark = pytest.mark.mount

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from stsfs.demo.fake_synapse_guard import Fault
-from stsfs.demo.fake_synapse_state import READ
+from stsfs.demo.fake_synapse.guard import Fault
+from stsfs.demo.fake_synapse.state import READ
 from tests.mount.stage import BUCKET, PATIENCE_S, STATIC_KEYS, TOKEN
 
 pytestmark = pytest.mark.mount

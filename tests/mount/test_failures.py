@@ -9,8 +9,8 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from stsfs.demo.gate import Gate
-from stsfs.demo.sessions import SessionBook
+from stsfs.demo.gate.gate import Gate
+from stsfs.demo.gate.sessions import SessionBook
 from tests.mount.reader_client import BusError
 from tests.mount.stage import STATIC_KEYS
 

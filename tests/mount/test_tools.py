@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from stsfs.demo.dataset import build
+from stsfs.demo.dataset.dataset import build
 
 pytestmark = pytest.mark.mount
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stsfs.demo.fake_synapse import FakeSynapse
+from stsfs.demo.fake_synapse.server import FakeSynapse
 from tests.fakes import pattern
 from tests.mount.live_mount import Host
 from tests.mount.stage import TOKEN

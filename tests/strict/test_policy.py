@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
-from stsfs.demo.session_policy import classify, decide
-from stsfs.demo.sessions import Session
+from stsfs.demo.gate.session_policy import classify, decide
+from stsfs.demo.gate.sessions import Session
 from tests.strict.conftest import BASE_KEY, BUCKET
 from tests.strict.vendor import client
 

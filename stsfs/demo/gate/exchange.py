@@ -7,8 +7,10 @@ from email.utils import formatdate
 
 import trio
 
-from stsfs.demo import session_policy, sigv4_check
-from stsfs.demo.faults import Answer, CutBody, Effect, FaultPlan, Hangup, Region, Stall
+from stsfs.demo.gate import session_policy, sigv4_check
+from stsfs.demo.gate.faults import Answer, CutBody, Effect, FaultPlan, Hangup, Region, Stall
+from stsfs.demo.gate.sessions import KeyRing, Session
+from stsfs.demo.gate.trio_wire import ConnectionLost, Wire
 from stsfs.demo.request_log import RequestLog, SeenRequest, kind_of
 from stsfs.demo.s3_wire import (
     BadRequest,
@@ -22,8 +24,6 @@ from stsfs.demo.s3_wire import (
     response_bytes,
     xml_values,
 )
-from stsfs.demo.sessions import KeyRing, Session
-from stsfs.demo.trio_wire import ConnectionLost, Wire
 
 BUFFERED_BYTES_MAX = 1024 * 1024
 """Request bodies up to here are held, compared with their signed hash, and sent again if need be;

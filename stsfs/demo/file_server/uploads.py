@@ -7,7 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Mapping
 
-from stsfs.demo.file_server_store import (
+from stsfs.demo.file_server.store import (
     UPLOADS,
     BucketDirectory,
     Conditions,

@@ -3,10 +3,10 @@
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
-from stsfs.demo import fake_synapse_rules as rules
-from stsfs.demo.fake_synapse_answers import KIND_OF_CLASS, Json, Refused, entity_json
-from stsfs.demo.fake_synapse_guard import caller, json_body, needs, the_state
-from stsfs.demo.fake_synapse_state import (
+from stsfs.demo.fake_synapse import rules
+from stsfs.demo.fake_synapse.answers import KIND_OF_CLASS, Json, Refused, entity_json
+from stsfs.demo.fake_synapse.guard import caller, json_body, needs, the_state
+from stsfs.demo.fake_synapse.state import (
     ROOT,
     Entity,
     FileHandle,

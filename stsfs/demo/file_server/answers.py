@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 
-from stsfs.demo import file_server_uploads as uploads
-from stsfs.demo.file_server_listing import Lister, iso_time, list_objects_v2
-from stsfs.demo.file_server_store import (
+from stsfs.demo.file_server import uploads
+from stsfs.demo.file_server.listing import Lister, iso_time, list_objects_v2
+from stsfs.demo.file_server.store import (
     PRECONDITION_FAILED,
     BucketDirectory,
     Conditions,

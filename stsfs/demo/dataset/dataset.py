@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stsfs.demo import dataset_genome, dataset_tables
+from stsfs.demo.dataset import genome as dataset_genome
+from stsfs.demo.dataset import tables as dataset_tables
 
 _SEED = 20
 _SAMPLE_COUNT = 200

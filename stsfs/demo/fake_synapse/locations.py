@@ -7,8 +7,8 @@ import uuid
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
-from stsfs.demo import fake_synapse_rules as rules
-from stsfs.demo.fake_synapse_answers import (
+from stsfs.demo.fake_synapse import rules
+from stsfs.demo.fake_synapse.answers import (
     MODEL,
     Json,
     Refused,
@@ -16,15 +16,15 @@ from stsfs.demo.fake_synapse_answers import (
     setting_json,
     without_nulls,
 )
-from stsfs.demo.fake_synapse_guard import caller, json_body, needs, services, the_state
-from stsfs.demo.fake_synapse_state import (
+from stsfs.demo.fake_synapse.guard import caller, json_body, needs, services, the_state
+from stsfs.demo.fake_synapse.state import (
     MANAGED_BUCKET,
     Entity,
     ProjectSetting,
     StorageLocation,
     new_etag,
 )
-from stsfs.demo.fake_synapse_sts import Permission
+from stsfs.demo.fake_synapse.sts import Permission
 
 blueprint = Blueprint("locations", __name__)
 

@@ -14,9 +14,10 @@ from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
 
-from stsfs.demo.file_server_answers import Answer, Operations
-from stsfs.demo.file_server_store import EtagOf, FileStore, Refused, etag_of
-from stsfs.demo.file_server_uploads import PART_BYTES_MIN
+from stsfs.demo.file_server.answers import Answer, Operations
+from stsfs.demo.file_server.socket_reader import PIECE_BYTES, SocketReader
+from stsfs.demo.file_server.store import EtagOf, FileStore, Refused, etag_of
+from stsfs.demo.file_server.uploads import PART_BYTES_MIN
 from stsfs.demo.request_log import RequestLog, SeenRequest
 from stsfs.demo.s3_wire import (
     BadRequest,
@@ -25,7 +26,6 @@ from stsfs.demo.s3_wire import (
     parse_request,
     response_bytes,
 )
-from stsfs.demo.socket_reader import PIECE_BYTES, SocketReader
 
 _PACED_PIECE_BYTES = 64 * 1024
 _SENDFILE_BYTES_MAX = 2 * 1024 * 1024

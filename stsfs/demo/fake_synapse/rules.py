@@ -5,8 +5,8 @@ The order of the checks and their words are the real server's; `Refused` carries
 
 import re
 
-from stsfs.demo.fake_synapse_answers import Refused, without_nulls
-from stsfs.demo.fake_synapse_state import (
+from stsfs.demo.fake_synapse.answers import Refused, without_nulls
+from stsfs.demo.fake_synapse.state import (
     ANONYMOUS,
     Entity,
     FileHandle,

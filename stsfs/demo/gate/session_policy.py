@@ -8,8 +8,8 @@ PutObject only with the bucket owner's full control).
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from stsfs.demo.gate.sessions import Session
 from stsfs.demo.s3_wire import Headers, Refusal, parse_params, plus_unquote
-from stsfs.demo.sessions import Session
 
 REQUIRED_ACL = "bucket-owner-full-control"
 

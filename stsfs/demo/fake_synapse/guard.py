@@ -11,10 +11,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from flask import Response, current_app, g, jsonify, request
 
-from stsfs.demo.fake_synapse_answers import MODEL, Json, Refused, oauth_refusal
-from stsfs.demo.fake_synapse_state import ALL_SCOPES, ANONYMOUS, State
-from stsfs.demo.fake_synapse_storage import Storage
-from stsfs.demo.fake_synapse_sts import Vendor
+from stsfs.demo.fake_synapse.answers import MODEL, Json, Refused, oauth_refusal
+from stsfs.demo.fake_synapse.state import ALL_SCOPES, ANONYMOUS, State
+from stsfs.demo.fake_synapse.storage import Storage
+from stsfs.demo.fake_synapse.sts import Vendor
 
 CONCURRENT_MAX = 3
 REQUESTS_MAX = 600

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from stsfs.demo.gate.sessions import KeyRing, Session
 from stsfs.demo.s3_wire import Headers, Refusal, RequestHead, plus_unquote
-from stsfs.demo.sessions import KeyRing, Session
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED = "UNSIGNED-PAYLOAD"

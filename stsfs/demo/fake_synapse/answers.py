@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stsfs.demo.fake_synapse_state import (
+from stsfs.demo.fake_synapse.state import (
     Entity,
     FileHandle,
     ProjectSetting,
@@ -11,7 +11,7 @@ from stsfs.demo.fake_synapse_state import (
     StorageLocation,
     User,
 )
-from stsfs.demo.fake_synapse_sts import timestamp
+from stsfs.demo.fake_synapse.sts import timestamp
 
 Json = dict[str, Any]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
-from stsfs.demo import fake_synapse_rules as rules
-from stsfs.demo.fake_synapse_answers import (
+from stsfs.demo.fake_synapse import rules
+from stsfs.demo.fake_synapse.answers import (
     Json,
     Refused,
     entity_json,
@@ -15,9 +15,9 @@ from stsfs.demo.fake_synapse_answers import (
     profile_json,
     version_json,
 )
-from stsfs.demo.fake_synapse_entities import acl_json, check_etag, revision_of
-from stsfs.demo.fake_synapse_guard import caller, json_body, needs, the_state
-from stsfs.demo.fake_synapse_state import Entity, Revision, new_etag
+from stsfs.demo.fake_synapse.entities import acl_json, check_etag, revision_of
+from stsfs.demo.fake_synapse.guard import caller, json_body, needs, the_state
+from stsfs.demo.fake_synapse.state import Entity, Revision, new_etag
 
 blueprint = Blueprint("lookup", __name__)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote_plus
 
-from stsfs.demo.file_server_store import (
+from stsfs.demo.file_server.store import (
     HIDDEN_PREFIX,
     BucketDirectory,
     EtagOf,

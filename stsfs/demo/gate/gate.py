@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import trio
 
-from stsfs.demo.faults import FaultPlan
-from stsfs.demo.gate_exchange import Exchanges
+from stsfs.demo.gate.exchange import Exchanges
+from stsfs.demo.gate.faults import FaultPlan
+from stsfs.demo.gate.sessions import KeyRing, Session
 from stsfs.demo.request_log import RequestLog
-from stsfs.demo.sessions import KeyRing, Session
 
 UPSTREAM_KEYS = Session("upstream", "upstream")
 """moto checks no signature, but treats a request without one as anonymous."""

@@ -20,18 +20,16 @@ from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from stsfs.demo import (
-    fake_synapse_entities,
-    fake_synapse_files,
-    fake_synapse_guard,
-    fake_synapse_locations,
-    fake_synapse_lookup,
-)
-from stsfs.demo.fake_synapse_answers import Refused
-from stsfs.demo.fake_synapse_guard import Fault, Faults, Services, Throttle
-from stsfs.demo.fake_synapse_state import State
-from stsfs.demo.fake_synapse_storage import Storage
-from stsfs.demo.fake_synapse_sts import LocalVendor, Vendor
+from stsfs.demo.fake_synapse import entities as fake_synapse_entities
+from stsfs.demo.fake_synapse import files as fake_synapse_files
+from stsfs.demo.fake_synapse import guard as fake_synapse_guard
+from stsfs.demo.fake_synapse import locations as fake_synapse_locations
+from stsfs.demo.fake_synapse import lookup as fake_synapse_lookup
+from stsfs.demo.fake_synapse.answers import Refused
+from stsfs.demo.fake_synapse.guard import Fault, Faults, Services, Throttle
+from stsfs.demo.fake_synapse.state import State
+from stsfs.demo.fake_synapse.storage import Storage
+from stsfs.demo.fake_synapse.sts import LocalVendor, Vendor
 
 HOST = "127.0.0.1"
 STOP_POLL_S = 0.02

@@ -5,10 +5,10 @@ import re
 from flask import Blueprint, Response, redirect
 from flask.typing import ResponseReturnValue
 
-from stsfs.demo import fake_synapse_rules as rules
-from stsfs.demo.fake_synapse_answers import Json, Refused, destination_json, handle_json
-from stsfs.demo.fake_synapse_guard import caller, json_body, needs, services, the_state
-from stsfs.demo.fake_synapse_state import (
+from stsfs.demo.fake_synapse import rules
+from stsfs.demo.fake_synapse.answers import Json, Refused, destination_json, handle_json
+from stsfs.demo.fake_synapse.guard import caller, json_body, needs, services, the_state
+from stsfs.demo.fake_synapse.state import (
     ANONYMOUS,
     DEFAULT_LOCATION,
     FileHandle,

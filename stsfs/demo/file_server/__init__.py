@@ -1,0 +1,1 @@
+"""An S3 over a directory, for large objects and for speed."""

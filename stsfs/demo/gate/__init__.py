@@ -1,0 +1,1 @@
+"""What stands before an S3 that checks nothing: signatures, session policies, expiry, faults."""
