@@ -195,6 +195,65 @@ async def test_confirm_returns_before_the_bytes_and_refuses_what_was_replaced(
         await cache.confirm(a, 16)
 
 
+async def test_an_object_put_back_to_its_old_bytes_is_no_longer_stale(
+    autojump_clock, cache, store, a
+):
+    store.put("a", B)
+    with pytest.raises(StaleVersion):
+        await read(cache, a, 0, 8)
+    store.put("a", A)
+    await cache.confirm(a, 8)
+    assert await read(cache, a, 16, 24) == A[16:24]
+    await settled()
+    await read(cache, a, 0, 16)
+    store.put("a", B)
+    with pytest.raises(StaleVersion):
+        await read(cache, a, 32, 40)
+    store.put("a", A)
+    await cache.confirm(a, 16)  # by a request of its own: the front is here
+    assert await read(cache, a, 32, 40) == A[32:40]
+
+
+async def test_a_version_found_stale_after_its_confirmation_stays_stale(
+    autojump_clock, cache, store, a
+):
+    await read(cache, a, 0, 8)
+    store.script("confirm", Fault(delay_s=0.7))
+    store.script("read_range", Fault(StaleVersion("Replaced."), delay_s=0.5))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cache.confirm, a, 8)
+        with pytest.raises(StaleVersion):
+            await read(cache, a, 32, 40)
+    with pytest.raises(StaleVersion):
+        await read(cache, a, 48, 56)
+
+
+async def test_what_is_held_of_a_version_is_counted_and_can_be_dropped(
+    autojump_clock, cache, store, a, b
+):
+    assert a.held_bytes == 0
+    view = await read(cache, a, 0, 30)
+    kept = await read(cache, a, 40, 44)
+    await read(cache, b, 0, 4)
+    assert cache.contents[a.version].held_bytes == 34
+    a.forget()
+    assert (a.held_bytes, b.held_bytes) == (0, 4)
+    assert (bytes(view), bytes(kept)) == (A[:30], A[40:44])  # a reply still holds these
+    assert await read(cache, a, 0, 4) == A[:4]
+    assert len(store.reads) == 4
+
+
+async def test_what_is_arriving_is_not_dropped(autojump_clock, cache, store, a):
+    store.piece_bytes = 4
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, cache, a, 0, 16)
+        await trio.sleep(2.5)
+        assert 0 < a.held_bytes < 16
+        a.forget()
+    assert await read(cache, a, 0, 16) == A[:16]
+    assert len(store.reads) == 1
+
+
 async def test_small_runs_share_a_block(autojump_clock, cache, store, a):
     for start in (0, 20, 40, 60):
         assert await read(cache, a, start, start + 4) == A[start : start + 4]

@@ -1,7 +1,7 @@
 """Whatever readers, read-ahead, cancellations, faults and other writers do, bytes are right.
 
-Blocks, files and reads are tiny, and there are only three blocks, so that every block is recycled
-all the time.
+Blocks, files and reads are tiny, and there are only three to six blocks, so that every block is
+recycled, or given back to the system, all the time.
 """
 
 from collections import Counter
@@ -69,6 +69,12 @@ class Spend:
 
 
 @dataclass(frozen=True)
+class Resize:
+    at_s: int
+    blocks: int
+
+
+@dataclass(frozen=True)
 class Replace:
     at_s: int
     key: str
@@ -94,6 +100,7 @@ steps = st.one_of(
     st.builds(Confirm, times, keys),
     st.builds(Spend, times, keys, offsets),
     st.builds(Replace, times, keys),
+    st.builds(Resize, times, st.integers(0, 6)),
 )  # fmt: skip
 faults = (
     st.none()
@@ -174,6 +181,8 @@ class House:
                 self.cache.spend(opened, 0, min(stop, FILES[key]))
             case Replace(_, key):
                 self.replace(key)
+            case Resize(_, blocks):
+                self.pool.resize(blocks * BLOCK_BYTES)
 
     async def read(self, step):
         version, opened = self.enter(step.key)

@@ -1,10 +1,15 @@
 """Blocks are recycled when nothing pins them, and go round among those who wait in order."""
 
+import itertools
+
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from stsfs.cache import block_pool
+from stsfs.cache.block_cache import BlockCache
 from stsfs.cache.block_pool import READ_BYTES_MAX, BlockPool
 from stsfs.cache.content import Content, Run
 from stsfs.store.object_store import ObjectVersion
@@ -48,8 +53,7 @@ def test_a_pool_has_room_for_one_read_of_any_place_and_otherwise_keeps_its_budge
 ):
     pool = BlockPool(budget_bytes=budget_bytes, block_bytes=block_bytes)
     assert pool.blocks_max >= READ_BYTES_MAX // block_bytes + 2
-    least = READ_BYTES_MAX // block_bytes + 3
-    assert pool.blocks_max * block_bytes <= max(budget_bytes, least * block_bytes)
+    assert pool.budget_bytes <= max(budget_bytes, 2 * READ_BYTES_MAX + 2 * block_bytes)
     assert pool.used_bytes == 0
 
 
@@ -201,3 +205,149 @@ async def test_a_view_that_goes_serves_who_waits_for_its_block(pool, content):
         assert content.cover(0, 10)[0] == [run]
         del view
         assert content.cover(0, 10)[0] == []
+
+
+@given(
+    block_bytes=st.sampled_from([4, 16, 32, 64, 256]),
+    room_bytes=st.integers(0, 64),
+    lengths=st.lists(st.integers(1, 64), max_size=130),
+)
+@settings(deadline=None)
+def test_no_read_needs_more_blocks_than_there_are_however_its_gaps_lie(
+    block_bytes, room_bytes, lengths
+):
+    read_bytes = 128
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(block_pool, "READ_BYTES_MAX", read_bytes)
+        pool = BlockPool(budget_bytes=0, block_bytes=block_bytes)
+    cache = BlockCache(pool, None)
+    (cache._open,) = pool.take_nowait(1)
+    cache._open.used_bytes = max(0, block_bytes - room_bytes)
+    gaps, position = [], 0
+    for gap_bytes, held_bytes in itertools.pairwise(lengths):
+        if position + gap_bytes > read_bytes:
+            break
+        gaps.append((position, position + gap_bytes))
+        position += gap_bytes + held_bytes
+    assert cache._blocks_needed(gaps) <= pool.available_count
+
+
+def test_a_read_with_one_byte_of_each_small_block_at_hand_fits_the_smallest_pool():
+    pool = BlockPool(budget_bytes=0, block_bytes=4096)
+    cache = BlockCache(pool, None)
+    gaps = []
+    for start in range(0, READ_BYTES_MAX, 8192):
+        gaps += [(start, start + 2046), (start + 2047, start + 4096)]
+        gaps += [(start + 4096, start + 6145), (start + 6146, start + 8192)]
+    needed = cache._blocks_needed(gaps)
+    assert needed > READ_BYTES_MAX // 4096 + 100, "far more than whole blocks in a read"
+    assert needed < pool.blocks_min
+
+
+def memory_is_gone(block):
+    with pytest.raises(ValueError, match="released"):
+        _ = block.memory[0]
+    return True
+
+
+def test_a_smaller_budget_gives_back_free_then_spent_then_idle_blocks(pool, content):
+    pool.resize(6 * BLOCK_BYTES)
+    blocks = [pool.take_nowait(1)[0] for _ in range(6)]
+    runs = [filled(content, block, 100 * n) for n, block in enumerate(blocks[:5])]
+    for block in blocks:
+        block.unpin()
+    pool.spend(blocks[3])
+    pool.resize(4 * BLOCK_BYTES)
+    assert memory_is_gone(blocks[5])  # the free one
+    assert memory_is_gone(blocks[3])  # left behind by a stream
+    assert content.cover(0, 1000)[0] == [runs[0], runs[1], runs[2], runs[4]]
+    pool.resize(0)
+    assert memory_is_gone(blocks[0])  # the least recently used
+    assert pool.used_bytes == pool.budget_bytes == 3 * BLOCK_BYTES
+
+
+def test_pinned_blocks_are_given_back_when_they_are_put_down(pool, content):
+    pool.resize(5 * BLOCK_BYTES)
+    blocks = pool.take_nowait(5)
+    run = filled(content, blocks[0])
+    view = blocks[0].lend(2, 5)
+    pool.resize(3 * BLOCK_BYTES)
+    assert (pool.used_bytes, pool.available_count) == (5 * BLOCK_BYTES, -2)
+    assert pool.take_nowait(1) is None
+    blocks[0].unpin()
+    assert view == b"234", "a reply holds it"
+    del view
+    assert memory_is_gone(blocks[0])
+    assert run not in content.cover(0, 1000)[0]
+    pool.give_back(blocks[1:])
+    assert (pool.used_bytes, pool.available_count) == (3 * BLOCK_BYTES, 3)
+
+
+def test_a_larger_budget_is_used_at_once(pool):
+    pool.take_nowait(3)
+    assert pool.take_nowait(1) is None
+    pool.resize(5 * BLOCK_BYTES)
+    assert len(pool.take_nowait(2)) == 2
+
+
+async def test_who_waits_is_served_when_the_budget_grows_and_survives_when_it_shrinks(pool):
+    blocks = pool.take_nowait(3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.take, 3)
+        await wait_all_tasks_blocked()
+        pool.resize(0)
+        pool.give_back(blocks[:1])
+        await wait_all_tasks_blocked()
+        assert pool.pinned_count == 2
+        pool.resize(5 * BLOCK_BYTES)
+    assert pool.pinned_count == 5
+
+
+changes = st.one_of(
+    st.tuples(st.just("take"), st.integers(1, 3), st.booleans()),
+    st.tuples(st.sampled_from(["put down", "lend", "let go", "use", "spend"]), st.integers(0, 9)),
+    st.tuples(st.just("resize"), st.integers(0, 8)),
+)
+
+
+@given(st.lists(changes, max_size=60))
+@settings(deadline=None, max_examples=300)
+def test_whatever_happens_each_block_is_in_one_place_and_lent_bytes_stay(history):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(block_pool, "READ_BYTES_MAX", BLOCK_BYTES)
+        pool = BlockPool(budget_bytes=3 * BLOCK_BYTES, block_bytes=BLOCK_BYTES)
+    contents = Content(ObjectVersion(1, "x", '"e"', 1 << 20))
+    starts = itertools.count(0, 100)
+    held, lent, known = [], [], []
+    for change, *arguments in history:
+        at = arguments[0]
+        if change == "take":
+            for block in pool.take_nowait(at) or []:
+                start = next(starts)
+                if arguments[1]:
+                    known.append(filled(contents, block, start, b"%-10d" % start))
+                held.append(block)
+        elif change == "resize":
+            pool.resize(at * BLOCK_BYTES)
+        elif change == "put down" and held:
+            held.pop(at % len(held)).unpin()
+        elif change == "let go" and lent:
+            lent.pop(at % len(lent))
+        resident = [run for run in known if run in contents.cover(0, 1 << 20)[0]]
+        if resident and change in {"lend", "use", "spend"}:
+            run = resident[at % len(resident)]
+            if change == "lend":
+                lent.append((run.block.lend(0, 10), b"%-10d" % run.start))
+            elif change == "use":
+                run.block.pin()
+                held.append(run.block)
+            else:
+                pool.spend(run.block)
+        del change, arguments
+        assert all(view == expected for view, expected in lent)
+        resident = [run for run in known if run in contents.cover(0, 1 << 20)[0]]
+        assert all(bytes(run.block.memory[:10]) == b"%-10d" % run.start for run in resident)
+        places = [*pool._free, *pool._spent, *pool._idle]
+        assert len(places) == len(set(places)) == pool.blocks_made - pool.pinned_count
+        assert not any(block.pins for block in places)
+        assert pool.blocks_made <= pool.blocks_max or not places

@@ -5,13 +5,14 @@ acting. After each wait the code looks again.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
 
 from stsfs.cache.block_pool import Block, BlockPool
 from stsfs.cache.content import Content, Run
+from stsfs.cache.disk.tier import DiskTier
 from stsfs.cache.fill import Fill
 from stsfs.errors import StaleVersion, StoreFailure, StsfsError
 from stsfs.store.object_store import ObjectStore, ObjectVersion
@@ -20,9 +21,6 @@ log = logging.getLogger(__name__)
 
 Span = tuple[int, int]
 """Half-open interval of byte offsets."""
-
-GRAIN_BYTES = 16 * 1024
-"""What random reads are rounded out to: a few pages, so that neighbours hit; little is wasted."""
 
 _CONTENTS_MIN = 1000
 
@@ -40,10 +38,13 @@ class CacheCounters:
 class BlockCache:
     """Runs of bytes by version, in one pool of blocks, filled from one store.
 
+    Where there is a disk tier, ranges come through it.
+
     `run` owns the fetches; it must be running while reads are served.
     """
 
-    def __init__(self, pool: BlockPool, store: ObjectStore) -> None:
+    def __init__(self, pool: BlockPool, store: ObjectStore, disk: DiskTier | None = None) -> None:
+        self.disk = disk
         self.counters = CacheCounters()
         self._pool = pool
         self._store = store
@@ -69,6 +70,8 @@ class BlockCache:
         content = self._contents.get(version)
         if content is None:
             content = self._contents[version] = Content(version)
+        if self.disk is not None and not content.users:
+            self.disk.look_again(version)
         content.users += 1
         return content
 
@@ -123,7 +126,7 @@ class BlockCache:
             return all(run.arrived_stop >= min(stop, run.stop) for run in runs)
         spans = _touching(content.cover(*fetch)[1], start, stop)
         if content.failure(start, stop) is None:
-            blocks = self._pool.take_nowait(self._blocks_needed(spans))
+            blocks = self._take_nowait(self._blocks_needed(spans))
             if blocks is not None:
                 self._begin_all(content, spans, blocks)
         return False
@@ -141,7 +144,7 @@ class BlockCache:
             if content.failure(*gap) is not None:
                 return fills, gap[0]
             for span in cut(gap, range_bytes):
-                blocks = self._pool.take_nowait(self._blocks_needed([span]))
+                blocks = self._take_nowait(self._blocks_needed([span]))
                 if blocks is None:
                     return fills, span[0]
                 fills.append(self._begin(content, span, iter(blocks), ahead=True))
@@ -154,9 +157,10 @@ class BlockCache:
         Costs no request of its own where the front of [0, stop) is missing: the answer to its
         fetch confirms the version, before its bytes are there.
         """
+        asked_s = trio.current_time()
         front = content.cover(0, stop)[1][:1]
         if front and front[0][0] == 0:
-            blocks = self._pool.take_nowait(self._blocks_needed(front))
+            blocks = self._take_nowait(self._blocks_needed(front))
             if blocks is not None:
                 fill = self._begin(content, front[0], iter(blocks), ahead=False)
                 self._pool.give_back(blocks)
@@ -164,14 +168,21 @@ class BlockCache:
                 if fill.error is not None and not fill.was_confirmed:
                     raise fill.error
                 if fill.was_confirmed:
+                    content.confirmed(asked_s)
                     return
         await self._store.confirm(content.version)
+        content.confirmed(asked_s)
 
     def spend(self, content: Content, start: int, stop: int) -> None:
         """A stream has read [start, stop) and gone on: its blocks are the first to be recycled."""
         for run in content.cover(start, stop)[0]:
             if run.stop <= stop and run.arrived_stop == run.stop and run.block.runs == [run]:
                 self._pool.spend(run.block)
+
+    @property
+    def contents(self) -> Mapping[ObjectVersion, Content]:
+        """What is known of each version, for whoever answers questions about it."""
+        return self._contents
 
     async def _fetch_missing(self, content: Content, start: int, stop: int, fetch: Span) -> None:
         """Begin to fetch the gaps of the fetch span that [start, stop) needs.
@@ -182,12 +193,19 @@ class BlockCache:
         if error is not None:
             raise error
         spans = _touching(content.cover(*fetch)[1], start, stop)
-        blocks = self._pool.take_nowait(self._blocks_needed(spans))
+        blocks = self._take_nowait(self._blocks_needed(spans))
         if blocks is None:
             # Memory is short: no more than what is asked for, and look again after waiting.
             blocks = await self._pool.take(self._blocks_needed(content.cover(start, stop)[1]))
             spans = content.cover(start, stop)[1]
         self._begin_all(content, spans, blocks)
+
+    def _take_nowait(self, count: int) -> list[Block] | None:
+        """Blocks from the pool; what waits to be written to disk makes way for readers."""
+        blocks = self._pool.take_nowait(count)
+        while blocks is None and self.disk is not None and self.disk.writer.give_way():
+            blocks = self._pool.take_nowait(count)
+        return blocks
 
     def _begin_all(self, content: Content, spans: list[Span], blocks: list[Block]) -> None:
         """Begin the fetches of spans if the blocks suffice, and return what is left of them."""
@@ -248,9 +266,12 @@ class BlockCache:
         error: StsfsError | None = None
         try:
             with fill.scope:
-                await self._store.read_range(
-                    content.version, fill.start, fill.stop, fill, ahead=ahead
-                )
+                if self.disk is not None:
+                    await self.disk.deliver(content.version, fill, ahead=ahead)
+                else:
+                    await self._store.read_range(
+                        content.version, fill.start, fill.stop, fill, ahead=ahead
+                    )
         except StsfsError as exc:
             error = exc
         except Exception as exc:

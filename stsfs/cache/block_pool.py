@@ -9,6 +9,7 @@ import mmap
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -23,11 +24,12 @@ READ_BYTES_MAX = 1024 * 1024
 class Block:
     """One piece of cache memory and the runs of bytes that live in it."""
 
-    __slots__ = ("memory", "pins", "pool", "runs", "spent", "used_bytes")
+    __slots__ = ("_mapping", "memory", "pins", "pool", "runs", "spent", "used_bytes")
 
     def __init__(self, pool: "BlockPool", size_bytes: int) -> None:
         # Anonymous pages exist once they are written to; a bytearray would write zeros to all.
-        self.memory = memoryview(mmap.mmap(-1, size_bytes))
+        self._mapping = mmap.mmap(-1, size_bytes)
+        self.memory = memoryview(self._mapping)
         self.pool = pool
         self.pins = 1
         self.runs: list[Run] = []
@@ -57,17 +59,36 @@ class Block:
         self.pool.lend(view, self)
         return view
 
+    def give_memory_back(self) -> None:
+        """Return the memory to the system at once, whoever may still know this block.
+
+        Nothing may pin it; it is of no use afterwards.
+        """
+        assert not self.pins
+        assert not self.runs
+        with suppress(BufferError):  # a view that is not used any more, but still there: it ends it
+            self.memory.release()
+            self._mapping.close()
+
 
 class BlockPool:
     """All blocks of a mount: at most budget_bytes of memory, but enough for one read of any place.
 
     INVARIANT: a block is in exactly one place: free (no runs), spent or idle (unpinned, with runs,
-    least recently used first), or pinned.
+    least recently used first), or pinned. There are at most blocks_max of them, except while more
+    are pinned than a smaller budget allows; then there are no others.
     """
 
     def __init__(self, *, budget_bytes: int, block_bytes: int) -> None:
         self.block_bytes = block_bytes
-        self.blocks_max = max(READ_BYTES_MAX // block_bytes + 2, budget_bytes // block_bytes, 3)
+        self.blocks_min = (READ_BYTES_MAX - 1) // (block_bytes // 2 + 1) + 2
+        """Enough for one read, however its gaps lie, and for the block that small runs share.
+
+        A run has a block of its own when it is larger than half of one. Smaller ones begin another
+        block only when together they are larger than that, or for the first of them.
+        """
+
+        self.blocks_max = 0
         self.blocks_made = 0
         self._free: list[Block] = []
         self._spent: OrderedDict[Block, None] = OrderedDict()
@@ -75,6 +96,22 @@ class BlockPool:
         self._waiters: deque[tuple[int, Callable[[list[Block]], None]]] = deque()
         # By id of the reference: a weak reference hashes like its referent, and views do not hash.
         self._lent: dict[int, tuple[weakref.ref[memoryview], Block]] = {}
+        self.resize(budget_bytes)
+
+    def resize(self, budget_bytes: int) -> None:
+        """Have at most budget_bytes from now on, or what one read needs. Not a checkpoint.
+
+        What is too much goes back to the system: free blocks first, then as they would be
+        recycled, and pinned ones when they are put down.
+        """
+        self.blocks_max = max(self.blocks_min, budget_bytes // self.block_bytes)
+        self._shrink()
+        self._serve_waiters()
+
+    @property
+    def budget_bytes(self) -> int:
+        """Memory that all blocks may have now."""
+        return self.blocks_max * self.block_bytes
 
     @property
     def used_bytes(self) -> int:
@@ -88,7 +125,7 @@ class BlockPool:
 
     @property
     def available_count(self) -> int:
-        """Blocks that `take_nowait` could give."""
+        """Blocks that `take_nowait` could give; below 0 while pinned ones exceed the budget."""
         return self.blocks_max - self.pinned_count
 
     def take_nowait(self, count: int) -> list[Block] | None:
@@ -105,7 +142,7 @@ class BlockPool:
 
         A caller must hold no pin of its own, or two of them could wait for each other for ever.
         """
-        assert count <= self.blocks_max, "asked for more blocks than the pool can ever have"
+        assert count <= self.blocks_min, "asked for more blocks than a read can need"
         given: list[Block] = []
         arrived = trio.Event()
 
@@ -149,11 +186,13 @@ class BlockPool:
         """The last pin of a block is gone."""
         if not block.runs:
             block.used_bytes = 0
+            block.spent = False
             self._free.append(block)
         elif block.spent:
             self._spent[block] = None
         else:
             self._idle[block] = None
+        self._shrink()
         self._serve_waiters()
 
     def emptied(self, block: Block) -> None:
@@ -193,6 +232,19 @@ class BlockPool:
         block.used_bytes = 0
         block.spent = False
         return block
+
+    def _shrink(self) -> None:
+        """Give blocks back that are too many and that nothing pins."""
+        while self.blocks_made > self.blocks_max:
+            if self._free:
+                block = self._free.pop()
+            elif self._spent or self._idle:
+                block = self._recycle(self._spent or self._idle)
+                block.pins = 0
+            else:
+                return
+            self.blocks_made -= 1
+            block.give_memory_back()
 
     def _serve_waiters(self) -> None:
         while self._waiters and self._waiters[0][0] <= self.available_count:

@@ -5,8 +5,11 @@ from bisect import bisect_left, bisect_right
 import trio
 
 from stsfs.cache.block_pool import Block
-from stsfs.errors import StsfsError
+from stsfs.errors import StaleVersion, StsfsError
 from stsfs.store.object_store import ObjectVersion
+
+GRAIN_BYTES = 16 * 1024
+"""What random reads are rounded out to: a few pages, so that neighbours hit; little is wasted."""
 
 FAILURE_REMEMBERED_S = 1.0
 """The kernel asks twice for a read that fails, for the read-ahead and then for the page."""
@@ -146,6 +149,17 @@ class Content:
             index += 1
         return position
 
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes have arrived and are kept."""
+        return sum(run.arrived_stop - run.start for run in self._runs)
+
+    def forget(self) -> None:
+        """Drop all complete runs, and every remembered failure; what is arriving goes on."""
+        for run in reversed([run for run in self._runs if run.arrived_stop == run.stop]):
+            run.drop()  # from the end, where taking one out moves no others
+        self._failures.clear()
+
     def fail(self, start: int, stop: int, error: StsfsError) -> None:
         """Remember that [start, stop) could not be had."""
         now_s = trio.current_time()
@@ -160,6 +174,18 @@ class Content:
                 if until_s > now_s and begin < stop and start < end:
                     return error
         return None
+
+    def confirmed(self, asked_s: float) -> None:
+        """The server has had this version since asked_s: being stale before no longer counts.
+
+        An object that is put back to its old bytes is the old version again.
+        """
+        self._failures = [
+            failure
+            for failure in self._failures
+            if not isinstance(failure[3], StaleVersion)
+            or failure[0] > asked_s + FAILURE_REMEMBERED_S
+        ]
 
     def _first_beyond(self, position: int) -> int:
         """Index of the first run that ends after position."""

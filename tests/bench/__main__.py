@@ -18,6 +18,7 @@ from rich.console import Console
 from stsfs.daemon import mountinfo
 from tests.bench.compare import Comparison, Plan
 from tests.bench.jobs_data import data_jobs
+from tests.bench.jobs_disk import disk_jobs
 from tests.bench.jobs_formats import formats_job, link_formats
 from tests.bench.jobs_names import names_jobs
 from tests.bench.measure import Job
@@ -159,7 +160,7 @@ def _split(names: str) -> list[str]:
 
 
 def _choose_jobs(scale: Scale, names: list[str], formats: bool) -> list[Job]:
-    jobs = [*data_jobs(scale), *names_jobs(scale), formats_job()]
+    jobs = [*data_jobs(scale), *disk_jobs(scale), *names_jobs(scale), formats_job()]
     unknown = set(names) - {job.name for job in jobs}
     if unknown:
         raise click.UsageError(f"No such job: {', '.join(sorted(unknown))}. See --list.")

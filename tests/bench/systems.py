@@ -74,6 +74,11 @@ def _stsfs(setting: Setting) -> tuple[list[str], dict[str, str]]:
     return [sys.executable, "-m", "stsfs", "mount", "--foreground", *location], env
 
 
+def _stsfs_disk(setting: Setting) -> tuple[list[str], dict[str, str]]:
+    command, env = _stsfs(setting)
+    return [*command, "--cache-dir", str(setting.directory / "cache")], env
+
+
 def _s3fs(setting: Setting) -> tuple[list[str], dict[str, str]]:
     secrets = setting.directory / "passwd"
     secrets.touch(mode=0o600)
@@ -103,7 +108,8 @@ def _rclone(setting: Setting) -> tuple[list[str], dict[str, str]]:
 
 
 STSFS = System("stsfs", sys.executable, _stsfs, ("-m", "stsfs", "--version"))
-PEERS = [System("rclone", "rclone", _rclone), System("s3fs", "s3fs", _s3fs)]
+STSFS_DISK = System("stsfs+disk", sys.executable, _stsfs_disk, ("-m", "stsfs", "--version"))
+PEERS = [STSFS_DISK, System("rclone", "rclone", _rclone), System("s3fs", "s3fs", _s3fs)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,175 @@
+"""The index of a cache directory: one SQLite database, shared by all mounts that use it."""
+
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stsfs.cache.disk.layout import DIGEST_BYTES, GRAINS_PER_CHUNK, HELD_BYTES
+
+FORMAT = 1
+"""In the database's user_version; a directory of another format is emptied and begun anew."""
+
+BUSY_TIMEOUT_S = 5.0
+"""For another mount's transaction: longer, and its disk is too slow to wait for."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS chunk (
+    version      BLOB NOT NULL,
+    number       INTEGER NOT NULL,
+    held         BLOB NOT NULL,
+    digests      BLOB NOT NULL,
+    stored_bytes INTEGER NOT NULL,
+    used_unix_s  INTEGER NOT NULL,
+    UNIQUE (version, number)
+);
+CREATE INDEX IF NOT EXISTS chunk_by_use ON chunk (used_unix_s, stored_bytes);
+"""
+
+
+class WrongFormat(Exception):
+    """The database is of another version of this program."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """What is known of one chunk: which grains are there, and their checksums."""
+
+    held: int
+    digests: bytes
+    stored_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What all chunks of a directory come to."""
+
+    chunks: int
+    versions: int
+    stored_bytes: int
+    oldest_use_unix_s: int | None
+
+
+EMPTY_ROW = ChunkRow(0, bytes(GRAINS_PER_CHUNK * DIGEST_BYTES))
+
+
+class Index:
+    """One connection; used by one thread at a time. Every method may raise sqlite3.Error.
+
+    Readers never wait for writers (write-ahead log), writers wait for each other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """One transaction that changes something; undone when the block raises."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def held(self, version: bytes) -> dict[int, int]:
+        """The bitmaps of all chunks of a version."""
+        rows = self._connection.execute(
+            "SELECT number, held FROM chunk WHERE version = ?", (version,)
+        )
+        return {number: int.from_bytes(held, "little") for number, held in rows}
+
+    def chunk(self, version: bytes, number: int) -> ChunkRow | None:
+        """One chunk, if anything of it is there."""
+        row = self._connection.execute(
+            "SELECT held, digests, stored_bytes FROM chunk WHERE version = ? AND number = ?",
+            (version, number),
+        ).fetchone()
+        if row is None:
+            return None
+        return ChunkRow(int.from_bytes(row[0], "little"), row[1], row[2])
+
+    def put(self, version: bytes, number: int, row: ChunkRow) -> None:
+        """Write one chunk's row, as used just now."""
+        self._connection.execute(
+            "INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (version, number) DO UPDATE "
+            "SET held = excluded.held, digests = excluded.digests, "
+            "stored_bytes = excluded.stored_bytes, used_unix_s = excluded.used_unix_s",
+            (
+                version,
+                number,
+                row.held.to_bytes(HELD_BYTES, "little"),
+                row.digests,
+                row.stored_bytes,
+                int(time.time()),
+            ),
+        )
+
+    def remove(self, version: bytes, number: int) -> None:
+        """Forget one chunk."""
+        self._connection.execute(
+            "DELETE FROM chunk WHERE version = ? AND number = ?", (version, number)
+        )
+
+    def touch(self, chunks: Iterable[tuple[bytes, int]]) -> None:
+        """Note that chunks have been read just now."""
+        now_s = int(time.time())
+        self._connection.executemany(
+            "UPDATE chunk SET used_unix_s = ? WHERE version = ? AND number = ?",
+            [(now_s, version, number) for version, number in chunks],
+        )
+
+    def least_recently_used(self, count: int) -> Sequence[tuple[bytes, int, int]]:
+        """(version, number, stored bytes) of the count chunks that were not used for longest."""
+        return self._connection.execute(
+            "SELECT version, number, stored_bytes FROM chunk ORDER BY used_unix_s LIMIT ?",
+            (count,),
+        ).fetchall()
+
+    def stored_bytes(self) -> int:
+        """What all chunks hold."""
+        (total,) = self._connection.execute("SELECT TOTAL(stored_bytes) FROM chunk").fetchone()
+        return int(total)
+
+    def version_bytes(self, version: bytes) -> int:
+        """What the chunks of one version hold."""
+        (total,) = self._connection.execute(
+            "SELECT TOTAL(stored_bytes) FROM chunk WHERE version = ?", (version,)
+        ).fetchone()
+        return int(total)
+
+    def totals(self) -> Totals:
+        """For people who ask."""
+        return Totals(
+            *self._connection.execute(
+                "SELECT COUNT(*), COUNT(DISTINCT version), CAST(TOTAL(stored_bytes) AS INTEGER), "
+                "MIN(used_unix_s) FROM chunk"
+            ).fetchone()
+        )
+
+    def _prepare(self) -> None:
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        # A crash of the machine may cost the last transactions, never the database.
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        (found,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if found not in (0, FORMAT):
+            raise WrongFormat(f"format {found}, expected {FORMAT}")
+        if found == 0:
+            with self.writing():
+                for statement in _SCHEMA.split(";"):
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA user_version = {FORMAT}")
