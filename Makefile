@@ -2,7 +2,7 @@
 #
 # Virtual environments carry stamp files: a repeated run does nothing until pyproject.toml changes.
 # Variables: PYTHON (interpreter for the virtual environments), ARGS (more arguments for `demo`,
-# `test`, `test-strict` and `bench`).
+# the tests and `bench`).
 
 SHELL = /bin/sh
 .SHELLFLAGS = -eu -c
@@ -22,9 +22,11 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 APT_BUILD = fuse3 libfuse3-dev pkg-config gcc libc6-dev python3 python3-dev python3-venv
 DNF_BUILD = fuse3 fuse3-devel pkgconf-pkg-config gcc python3.11 python3.11-devel python3.11-pip
-TEST_TOOLS = samtools bcftools tabix rsync git
+TEST_TOOLS = samtools bcftools tabix rsync git faketime
 STRICT_TOOLS = ceph-mon ceph-osd radosgw ceph uuidgen
 STRICT_PACKAGES = ceph-mon ceph-osd radosgw ceph-common uuid-runtime
+SYSTEMD_TOOLS = debootstrap systemd-nspawn
+SYSTEMD_PACKAGES = debootstrap systemd-container
 BENCH_TOOLS = nginx fio s3fs rclone
 BENCH_PACKAGES = nginx-light fio s3fs rclone
 
@@ -68,9 +70,9 @@ setup-test: $(VENV)/.setup-test test-tools $(SYNAPSECLIENT_VENV)/.setup ## the s
 demo: setup-demo ## a local S3 and a local Synapse, mounted and read: needs no account
 	@$(BIN)/stsfs demo $(ARGS)
 
-.PHONY: test check test-strict bench format
+.PHONY: test check test-strict test-systemd bench format
 test: setup-test check ## checks and tests
-	@$(BIN)/python -m pytest -m "not strict" $(ARGS)
+	@$(BIN)/python -m pytest -m "not strict and not systemd" $(ARGS)
 
 check: $(VENV)/.setup-test ## format, lint, types, layering
 	@$(BIN)/ruff format --check --quiet stsfs tests || \
@@ -81,6 +83,9 @@ check: $(VENV)/.setup-test ## format, lint, types, layering
 
 test-strict: setup-test strict-tools ## tests against a real radosgw, which is started and stopped
 	@$(BIN)/python -m pytest -m strict tests/strict $(ARGS)
+
+test-systemd: setup-test systemd-tools ## the units under a real systemd, in a container; needs root
+	@$(SUDO) $(BIN)/python -m pytest -m systemd tests/systemd $(ARGS)
 
 bench: setup-test bench-tools ## compare speed with the peers that are installed
 	@$(BIN)/python -m tests.bench $(ARGS)
@@ -97,7 +102,7 @@ clean: ## remove the virtual environments and everything generated
 
 # What the machine must have. These run every time and are fast when nothing is missing.
 
-.PHONY: system test-tools strict-tools bench-tools
+.PHONY: system test-tools strict-tools systemd-tools bench-tools
 system:
 	@if ( $(call have,fusermount3 pkg-config gcc) ) && pkg-config --exists fuse3 && \
 		{ $(find_python); [ -n "$$python" ]; }; then exit 0; fi; \
@@ -117,6 +122,11 @@ strict-tools:
 	@( $(call have,$(STRICT_TOOLS)) ) || \
 		{ $(call apt_only,$(STRICT_PACKAGES),the strict tests need $(STRICT_PACKAGES)); \
 		$(call have,$(STRICT_TOOLS)); }
+
+systemd-tools:
+	@( $(call have,$(SYSTEMD_TOOLS)) ) || \
+		{ $(call apt_only,$(SYSTEMD_PACKAGES),these tests need $(SYSTEMD_PACKAGES)); \
+		$(call have,$(SYSTEMD_TOOLS)); }
 
 bench-tools:
 	@for pair in $(join $(BENCH_TOOLS:=:),$(BENCH_PACKAGES)); do \

@@ -100,9 +100,9 @@ def test_a_second_mount_at_the_same_place_is_refused(run, mounted):
 @pytest.mark.mount
 def test_a_busy_mount_stays_and_its_users_are_named(run, mounted):
     with open(mounted / "file", "rb"):
-        done = run("unmount", mounted)
+        done = run("unmount", "--wait", "0", mounted)
         assert done.returncode == 6
-        assert f"({os.getpid()}, open file)" in done.stderr
+        assert f"({os.getpid()}, open file {mounted / 'file'})" in done.stderr
         assert mounted.is_mount()
     assert run("unmount", mounted, cwd="/").returncode == 0
 
@@ -123,14 +123,13 @@ def test_a_lazy_unmount_takes_the_name_away_and_lets_readers_finish(run, mounted
 
 
 @pytest.mark.mount
-def test_a_dead_mount_is_shown_refused_and_cleared_away(run, mounted):
+def test_a_dead_mount_is_shown_and_cleared_away(run, mounted):
     kill(daemon_of(run, mounted))
     assert "dead" in run("list").stdout
     done = run("status", mounted)
     assert (done.returncode, f"stsfs unmount {mounted}" in done.stderr) == (5, True)
-    for path in (mounted, mounted / "below"):
-        done = run("mount", "stub:ok", path)
-        assert (done.returncode, f"stsfs unmount {mounted}" in done.stderr) == (3, True)
+    done = run("mount", "stub:ok", mounted / "below")
+    assert (done.returncode, f"stsfs unmount {mounted}" in done.stderr) == (3, True)
     assert run("unmount", mounted).returncode == 0
     assert list(Path(os.environ["XDG_RUNTIME_DIR"], "stsfs").glob("[!.]*")) == []
     assert run("mount", "stub:ok", mounted).returncode == 0

@@ -143,6 +143,23 @@ async def test_a_clock_that_is_set_right_later_leaves_no_gap(autojump_clock, nur
         assert lease.status().seconds_left > 10 * 60
 
 
+@pytest.mark.parametrize("ahead_s", [-48 * HOUR_S, 48 * HOUR_S])
+async def test_a_correction_is_given_up_when_the_clock_is_set_right(
+    autojump_clock, nursery, lease, wall, ahead_s
+):
+    """New sets that seem to be over would be asked for, and never used, ever after."""
+    wall.ahead_s = ahead_s
+    await nursery.start(lease.keep_fresh)
+    lease.clock_offset_s = -ahead_s
+    await trio.sleep(100)
+    wall.ahead_s = 0
+    await lease.valid()
+    if ahead_s > 0:
+        lease.clock_offset_s = 0.0  # as the store does when it sees requests refused
+    assert 10 * 60 < lease.status().seconds_left <= HOUR_S
+    assert lease.clock_offset_s == 0
+
+
 async def test_a_set_that_was_over_when_it_came_is_not_used_once_the_clocks_are_compared(
     autojump_clock, nursery, lease, source
 ):

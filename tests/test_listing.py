@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stsfs.store.object_store import ListedObject, ListPage
-from stsfs.vfs.listing import pieces
+from stsfs.vfs.listing import Listing, pieces
 from stsfs.vfs.nodes import Directory, Site
 from stsfs.vfs.tree import Tree
 from tests.fakes import MemoryStore
@@ -109,3 +109,43 @@ def test_a_page_in_pieces_is_the_page_in_the_order_of_keys(names, shared, keys_m
     edges = [edge for edge in edges if edge]
     assert all(earlier[-1] < later[0] for earlier, later in pairwise(edges))
     assert all(len(edge) <= max(2, keys_max) for edge in edges)
+
+
+def make_listing(names, *, more=None):
+    """A listing of one page, whose nodes are directories: only their names matter here."""
+    root = Directory(1, Site(1, MemoryStore(), ""), "", None, b"")
+
+    def make_node(name, _listed):
+        return Directory(0, root.site, f"{name.decode()}/", root, name)
+
+    listing = Listing(root, make_node, expires_s=0.0)
+    listing.add(ListPage([], [f"{name}/" for name in names], more))
+    return listing, make_node
+
+
+def shown(listing):
+    found = map(listing.shown, range(len(listing.entries)))
+    return [node for node in found if node is not None]
+
+
+def test_every_name_of_a_large_directory_is_replaced_in_linear_time():
+    names = [f"n{number:06d}" for number in range(100_000)]
+    listing, make_node = make_listing(names)
+    fresh = [make_node(name.encode(), None) for name in names]
+    for node in fresh:
+        listing.replace(node.name, node)
+    assert shown(listing) == fresh
+
+
+def test_a_replaced_name_keeps_its_place_and_a_gone_one_may_come_back():
+    listing, make_node = make_listing(["a", "b"], more="next")
+    gone = listing.find(b"a")
+    listing.replace(b"a", None)
+    assert shown(listing) == [listing.find(b"b")]
+    again = make_node(b"a", None)
+    assert again is not gone
+    listing.replace(b"a", again)
+    listing.add(ListPage([], ["c/"], None))
+    last = make_node(b"c", None)
+    listing.replace(b"c", last)
+    assert shown(listing) == [again, listing.find(b"b"), last]

@@ -1,13 +1,16 @@
 """What is checked before a mount, and who keeps one busy, without mounting."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from stsfs.daemon import holders, mount_point
+from stsfs.daemon import holders, mount_point, mount_probe, mountinfo
 from stsfs.daemon import unmount as unmounting
-from stsfs.daemon.mount_point import check_fuse, check_mount_point
+from stsfs.daemon.mount_point import check_fuse, check_mount_point, claimed, clear_dead_mount
+from stsfs.daemon.mountinfo import MountEntry
 from stsfs.errors import AccessDenied, FuseUnavailable, MountBusy, MountPointUnusable
 
 
@@ -82,7 +85,78 @@ def test_holders_are_found_by_directory_file_and_mapping(tmp_path):
     )
     (tmp_path / "4" / "cwd").symlink_to("/mm")
     assert [str(holder) for holder in holders.holders(Path("/m"), proc=tmp_path)] == [
-        "c1 (1, working directory)",
-        "c2 (2, open file)",
-        "c3 (3, mapped file)",
+        "c1 (1, working directory /m)",
+        "c2 (2, open file /m/a)",
+        "c3 (3, mapped file /m/dir/a file)",
     ]
+
+
+@pytest.fixture
+def kernel_says(monkeypatch, tmp_path):
+    """What is mounted at a path, and whether it is dead; returns the calls that detach."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    detached = []
+
+    def say(entry, *, dead):
+        mounted = [entry]
+        monkeypatch.setattr(mountinfo, "mounts", lambda: list(mounted))
+        monkeypatch.setattr(mount_probe, "is_dead", lambda path, timeout_s: dead)
+
+        def detach(path, *, lazy):
+            detached.append((path, lazy))
+            mounted.clear()
+
+        monkeypatch.setattr(mount_point, "detach", detach)
+        return detached
+
+    return say
+
+
+M = Path("/m")
+
+
+@pytest.mark.parametrize(
+    ("kind", "owner", "dead"),
+    [
+        ("fuse.stsfs", os.geteuid(), False),
+        ("fuse.stsfs", os.geteuid() + 1, True),
+        ("fuse.other", os.geteuid(), True),
+    ],
+)
+def test_only_dead_mounts_of_our_own_are_cleared_away(kernel_says, kind, owner, dead):
+    detached = kernel_says(MountEntry(M, kind, "s", "0:50", owner), dead=dead)
+    assert not clear_dead_mount(M)
+    assert detached == []
+    with pytest.raises(MountPointUnusable, match="dead" if owner != os.geteuid() else "already"):
+        check_mount_point(M)
+
+
+def test_a_dead_mount_of_our_own_is_cleared_away(kernel_says):
+    detached = kernel_says(MountEntry(M, "fuse.stsfs", "s", "0:50", os.geteuid()), dead=True)
+    assert clear_dead_mount(M)
+    assert not clear_dead_mount(M)
+    assert detached == [(M, True)]
+
+
+def test_a_place_is_claimed_by_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with claimed(M) as claim:
+        with pytest.raises(MountPointUnusable, match="just mounting"), claimed(M):
+            pass
+        with claimed(Path("/n")):
+            pass
+        claim.release()
+        with claimed(M):
+            pass
+    assert [path.name for path in (tmp_path / "stsfs").iterdir()] == []
+
+
+def test_a_claim_ends_with_its_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    program = (
+        "import os; from pathlib import Path; from stsfs.daemon import runtime_dir;"
+        "runtime_dir.claim(Path('/m')); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], check=True)
+    with claimed(M):
+        pass

@@ -6,8 +6,9 @@ import random
 import pytest
 import trio
 
-from stsfs.cache.block_cache import GRAIN_BYTES, BlockCache
+from stsfs.cache.block_cache import BlockCache
 from stsfs.cache.block_pool import BlockPool
+from stsfs.cache.content import GRAIN_BYTES
 from stsfs.errors import StaleVersion, StoreFailure
 from stsfs.vfs.reader import ACTIVE_S, CachedReader, DirectReader, ReadAheadBudget
 from stsfs.vfs.streams import FRONT_BYTES, RAMP_BYTES, Stream
@@ -35,8 +36,8 @@ async def cache(store, nursery):
 
 
 @pytest.fixture
-def budget():
-    return ReadAheadBudget(64 * MIB)
+def budget(cache):
+    return ReadAheadBudget(cache.pool)
 
 
 @pytest.fixture
@@ -244,6 +245,16 @@ async def test_many_streams_stay_within_half_of_the_memory(store, cache, budget,
     for reader in readers:
         reader.close()
     assert budget.active_count == 0
+
+
+async def test_a_smaller_pool_has_smaller_windows_at_once(cache, budget):
+    first, second = Stream(0, 0), Stream(1, 1)
+    assert budget.share_bytes(first) == 32 * MIB
+    cache.pool.resize(16 * MIB)
+    assert budget.share_bytes(first) == 8 * MIB
+    assert budget.share_bytes(second) == 4 * MIB
+    cache.pool.resize(64 * MIB)
+    assert budget.share_bytes(first) == 16 * MIB
 
 
 async def test_memory_is_shared_by_the_streams_that_read_lately(budget, autojump_clock):

@@ -4,14 +4,11 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from stsfs.daemon.notify import tell_manager
 
 ROOT = Path(__file__).parents[1]
 
@@ -170,20 +167,3 @@ def test_interrupting_the_wait_ends_the_daemon(tmp_path, meeting):
         parent.send_signal(signal.SIGINT)
         assert parent.wait(30) != 0
     wait_for_end(pid)
-
-
-@pytest.mark.parametrize("abstract", [False, True])
-def test_the_service_manager_is_told(tmp_path, monkeypatch, abstract):
-    name = f"@stsfs-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
-    monkeypatch.setenv("NOTIFY_SOCKET", name)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind("\0" + name[1:] if abstract else name)
-        tell_manager("READY=1", "STATUS=serving")
-        assert manager.recv(100) == b"READY=1\nSTATUS=serving"
-
-
-def test_no_manager_or_a_deaf_one_is_no_error(tmp_path, monkeypatch):
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    tell_manager("READY=1")
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
-    tell_manager("READY=1")

@@ -52,6 +52,18 @@ async def opened(vfs, name=b"x", flags=0):
     return await vfs.open((await look_up(vfs, name)).inode, flags, CALLER)
 
 
+async def test_an_object_put_back_to_its_old_bytes_is_readable_at_once(store, vfs):
+    far, count = SIZE_BYTES - 10, 10
+    handle = await opened(vfs)
+    store.put("x", NEW)
+    with pytest.raises(StaleVersion):
+        await vfs.read(handle, far, count)
+    store.put("x", OLD)
+    again = await opened(vfs)
+    for each in (again, handle):
+        assert await vfs.read(each, far, count) == OLD[far:]
+
+
 async def test_an_open_sees_what_was_written_since_the_listing(store, vfs, autojump_clock):
     outdated = await look_up(vfs)
     store.put("x", NEW)

@@ -17,6 +17,11 @@ _COMMANDS = {
     "unmount": "stsfs.cli.unmount:unmount",
     "status": "stsfs.cli.status:status",
     "list": "stsfs.cli.list:list_mounts",
+    "explain": "stsfs.cli.explain:explain",
+    "info": "stsfs.cli.info:info",
+    "refresh": "stsfs.cli.refresh:refresh",
+    "credentials": "stsfs.cli.credentials:credentials",
+    "cache": "stsfs.cli.cache:cache",
     "demo": "stsfs.cli.demo:demo",
 }
 

@@ -1,5 +1,6 @@
 """`stsfs mount`: check what can be checked at once, then serve."""
 
+import faulthandler
 import logging
 import os
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any
 
 import click
 
+from stsfs.cli.location_options import location_options
 from stsfs.cli.mount_options import parse_mount_options
 from stsfs.cli.reporting import remember_debug
 from stsfs.daemon import mountinfo, runtime_dir
 from stsfs.daemon.config import (
+    CACHE_BYTES_DEFAULT,
     DEADLINE_S_DEFAULT,
     METADATA_TTL_S_DEFAULT,
     UMASK_DEFAULT,
@@ -18,9 +21,12 @@ from stsfs.daemon.config import (
     own_ids,
     parse_size,
 )
+from stsfs.daemon.core_dumps import keep_memory_out_of_core_files
 from stsfs.daemon.logs import log_to_file, log_to_stderr
-from stsfs.daemon.mount_point import check_fuse, check_mount_point
-from stsfs.daemon.notify import tell_manager
+from stsfs.daemon.mount_point import check_fuse, check_mount_point, claimed, clear_dead_mount
+from stsfs.daemon.notify import ServiceManager
+from stsfs.daemon.prices import read_prices
+from stsfs.daemon.runtime_dir import Claim
 from stsfs.daemon.spawn import Ready, run_in_background
 from stsfs.errors import BadArgument
 
@@ -57,6 +63,7 @@ class Octal(click.ParamType[int]):
             self.fail(f"{value!r} is not an octal number such as 022.", param, ctx)
 
 
+_DIRECTORY = click.Path(file_okay=False, resolve_path=True, path_type=Path)
 _FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
 
 
@@ -90,16 +97,21 @@ _FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
     help="Permission bits that files do not have, octal.",
 )
 @click.option("--allow-other", is_flag=True, help="Let other users in, by the permission bits.")
-@click.option("--endpoint-url", metavar="URL", help="An S3 service other than AWS.")
-@click.option("--region", help="Region of the bucket.  [default: found out]")
-@click.option("--profile", help="AWS profile for s3:// locations.")
-@click.option("--token-file", type=_FILE, help="File with a Synapse access token.")
-@click.option("--synapse-profile", help="Profile in ~/.synapseConfig.")
-@click.option("--synapse-endpoint", metavar="URL", help="A Synapse other than the public one.")
-@click.option("--whole-bucket", is_flag=True, help="Accept credentials that cover a whole bucket.")
+@click.option("--xattrs", is_flag=True, help="Show keys, ETags and sizes as attributes user.s3.*.")
+@location_options
 @click.option("--block-size", type=Size(), help="Unit of the cache.  [default: chosen]")
 @click.option(
     "--memory", type=Size(), help="Budget of the cache.  [default: by the machine's memory]"
+)
+@click.option(
+    "--cache-dir", type=_DIRECTORY, help="Keep blocks on disk, too, below this local directory."
+)
+@click.option(
+    "--cache-size",
+    type=Size(),
+    default=CACHE_BYTES_DEFAULT,
+    show_default="100GiB",
+    help="What --cache-dir may hold; a tenth of its file system always stays free.",
 )
 @click.option(
     "--deadline",
@@ -120,6 +132,11 @@ _FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
     type=int,
     metavar="KIB",
     help="Read-ahead of the kernel; 0 leaves it alone.  [default: chosen]",
+)
+@click.option(
+    "--prices",
+    type=_FILE,
+    help="Table of prices for `stsfs status`.  [default: Amazon's of us-east-1]",
 )
 @click.option(
     "--log-file",
@@ -153,12 +170,18 @@ def mount(ctx: click.Context, /, mount_options: tuple[str, ...], **options: Any)
     Every option can also be given as an environment variable, as in STSFS_MOUNT_METADATA_TTL=5.
     """
     config = make_config(options | _from_mount_options(ctx, mount_options))
-    check_mount_point(config.mount_path)
-    check_fuse(allow_other=config.allow_other)
-    if config.foreground:
-        ctx.exit(_serve_in_foreground(config))
-    assert config.log_file is not None
-    run_in_background(lambda ready: _serve_in_background(config, ready), config.log_file)
+    manager = ServiceManager.from_environment()
+    with claimed(config.mount_path) as claim:
+        if clear_dead_mount(config.mount_path):
+            click.echo(f"stsfs: cleared a dead mount away from {config.mount_path}", err=True)
+        check_mount_point(config.mount_path)
+        check_fuse(allow_other=config.allow_other)
+        if config.foreground:
+            ctx.exit(_serve_in_foreground(config, manager, claim))
+        assert config.log_file is not None
+        run_in_background(
+            lambda ready: _serve_in_background(config, manager, ready), config.log_file
+        )
     click.echo(f"{config.location} is mounted on {config.mount_path} (read-only).")
 
 
@@ -180,6 +203,7 @@ def make_config(options: dict[str, Any]) -> MountConfig:
         gid=own_gid if options["gid"] is None else options["gid"],
         umask=options["umask"],
         allow_other=options["allow_other"],
+        xattrs=options["xattrs"],
         endpoint_url=options["endpoint_url"],
         region=options["region"],
         aws_profile=options["profile"],
@@ -189,9 +213,12 @@ def make_config(options: dict[str, Any]) -> MountConfig:
         whole_bucket=options["whole_bucket"],
         block_bytes=options["block_size"],
         memory_bytes=options["memory"],
+        cache_dir=options["cache_dir"],
+        cache_bytes=options["cache_size"],
         deadline_s=options["deadline"],
         connections_max=options["connections"],
         read_ahead_kib=options["read_ahead_kib"],
+        prices=None if options["prices"] is None else read_prices(options["prices"]),
         log_file=log_file,
         log_level=options["log_level"],
         debug=options["debug"],
@@ -214,27 +241,35 @@ def _from_mount_options(ctx: click.Context, texts: tuple[str, ...]) -> dict[str,
     }
 
 
-def _serve_in_foreground(config: MountConfig) -> int:
+def _serve_in_foreground(config: MountConfig, manager: ServiceManager, claim: Claim) -> int:
+    faulthandler.enable()  # a watchdog's SIGABRT shows where we hang
     if config.log_file is None:
         log_to_stderr(config.effective_log_level)
     else:
         log_to_file(config.log_file, config.effective_log_level)
-    return _serve(config, lambda: tell_manager("READY=1"))
+
+    def announce() -> None:
+        claim.release()  # from here on the mount itself says that the place is taken
+        manager.tell("READY=1")
+
+    return _serve(config, manager, announce)
 
 
-def _serve_in_background(config: MountConfig, ready: Ready) -> int:
+def _serve_in_background(config: MountConfig, manager: ServiceManager, ready: Ready) -> int:
     assert config.log_file is not None
     log_to_file(config.log_file, config.effective_log_level)
 
     def announce() -> None:
-        tell_manager("READY=1", f"MAINPID={os.getpid()}")
+        manager.tell("READY=1", f"MAINPID={os.getpid()}")
         ready()
 
-    return _serve(config, announce)
+    return _serve(config, manager, announce)
 
 
-def _serve(config: MountConfig, ready: Ready) -> int:
+def _serve(config: MountConfig, manager: ServiceManager, ready: Ready) -> int:
+    if not config.debug:
+        keep_memory_out_of_core_files()
     # Imported late, and in the background after the fork: event loop, SDKs, the whole program.
     from stsfs.daemon.serve import serve_mount
 
-    return serve_mount(config, ready)
+    return serve_mount(config, manager, ready)

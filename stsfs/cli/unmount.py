@@ -7,12 +7,21 @@ import click
 from stsfs.daemon import mountinfo
 from stsfs.daemon import unmount as unmounting
 
+WAIT_S_DEFAULT = 10.0
 TIMEOUT_S_DEFAULT = 60.0
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--lazy", is_flag=True, help="Detach now; open files can still be read to their end.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    default=WAIT_S_DEFAULT,
+    show_default=True,
+    help="How long to wait for open files to be closed, in seconds.",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0),
@@ -21,6 +30,12 @@ TIMEOUT_S_DEFAULT = 60.0
     show_default=True,
     help="How long to wait for the daemon, in seconds.",
 )
-def unmount(path: Path, lazy: bool, timeout: float) -> None:
+def unmount(path: Path, lazy: bool, wait: float, timeout: float) -> None:
     """Unmount PATH, also when its daemon is dead."""
-    unmounting.unmount(mountinfo.resolve(path), lazy=lazy, timeout_s=timeout)
+    unmounting.unmount(
+        mountinfo.resolve(path),
+        lazy=lazy,
+        timeout_s=timeout,
+        wait_s=wait,
+        waiting=lambda sentence: click.echo(f"stsfs: {sentence} Waiting {wait:g} s.", err=True),
+    )

@@ -263,6 +263,8 @@ class CredentialLease:
         if self._failures_in_row:
             log.info("credentials renewed after %d failed attempts", self._failures_in_row)
         self._held = self._hold(fetched)
+        if self._lifetime_s() <= 0:
+            self.clock_offset_s = 0.0  # learned before somebody set our clock, more probably
         self._refused = False
         self._reason = None
         self._renewals += 1

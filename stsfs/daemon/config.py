@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from stsfs.daemon.prices import PriceTable
 from stsfs.errors import BadArgument
 
 Consistency = Literal["open", "ttl"]
@@ -19,6 +20,7 @@ GIB = 1024 * MIB
 UMASK_DEFAULT = 0o022
 METADATA_TTL_S_DEFAULT = 30.0
 DEADLINE_S_DEFAULT = 60.0
+CACHE_BYTES_DEFAULT = 100 * GIB
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b|)", re.IGNORECASE)
 _UNIT_BYTES = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": 1024 * GIB}
@@ -67,6 +69,8 @@ class MountConfig:
     gid: int
     umask: int = UMASK_DEFAULT
     allow_other: bool = False
+    xattrs: bool = False
+    """Show what `stsfs info` tells as extended attributes."""
 
     endpoint_url: str | None = None
     region: str | None = None
@@ -78,8 +82,15 @@ class MountConfig:
 
     block_bytes: int | None = None
     memory_bytes: int | None = None
+    cache_dir: Path | None = None
+    """Where blocks are kept on disk; None: nowhere."""
+
+    cache_bytes: int = CACHE_BYTES_DEFAULT
     deadline_s: float = DEADLINE_S_DEFAULT
     connections_max: int | None = None
+    prices: PriceTable | None = None
+    """What S3 costs; None: the table that comes with the program, where the store is Amazon's."""
+
     read_ahead_kib: int | None = None
     """What to ask of the kernel; 0 leaves its own value."""
 
@@ -114,15 +125,19 @@ class MountConfig:
                 raise BadArgument(f"{option} is {url!r}; it must begin with https:// or http://.")
 
     def _check_paths(self) -> None:
-        for path in (self.mount_path, self.token_file, self.log_file):
+        for path in (self.mount_path, self.token_file, self.log_file, self.cache_dir):
             # The daemon works in `/`: a relative path would mean another file there.
             assert path is None or path.is_absolute()
-        log_file = self.log_file
-        if log_file is not None and log_file.is_relative_to(self.mount_path):
-            raise BadArgument("--log-file must not lie inside the mount.")
+        for option, path in (("--log-file", self.log_file), ("--cache-dir", self.cache_dir)):
+            if path is not None and path.is_relative_to(self.mount_path):
+                raise BadArgument(f"{option} must not lie inside the mount.")
 
     def _check_sizes(self) -> None:
         block, memory = self.block_bytes, self.memory_bytes
+        if self.cache_bytes < 64 * MIB:
+            raise BadArgument(
+                f"--cache-size is {format_size(self.cache_bytes)}; it must be at least 64 MiB."
+            )
         if block is not None and (block & (block - 1) or not 4 * KIB <= block <= 16 * MIB):
             raise BadArgument(
                 f"--block-size is {format_size(block)}; "

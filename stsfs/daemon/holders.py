@@ -21,8 +21,11 @@ class Holder:
     how: str
     """`working directory`, `open file`, `mapped file` or `root directory`."""
 
+    path: str
+    """What it holds; the first of several."""
+
     def __str__(self) -> str:
-        return f"{self.command} ({self.pid}, {self.how})"
+        return f"{self.command} ({self.pid}, {self.how} {self.path})"
 
 
 def holders(mount_path: Path, proc: Path = Path("/proc")) -> list[Holder]:
@@ -31,23 +34,25 @@ def holders(mount_path: Path, proc: Path = Path("/proc")) -> list[Holder]:
     for process in proc.iterdir():
         if not process.name.isdigit() or int(process.name) == os.getpid():
             continue
-        how = _how(process, mount_path)
+        how, path = _how(process, mount_path)
         if how:
-            found.append(Holder(int(process.name), _command(process), how))
+            found.append(Holder(int(process.name), _command(process), how, path))
             if len(found) == HOLDERS_MAX:
                 break
     return sorted(found, key=lambda holder: holder.pid)
 
 
-def _how(process: Path, mount_path: Path) -> str:
+def _how(process: Path, mount_path: Path) -> tuple[str, str]:
     for name, how in (("cwd", "working directory"), ("root", "root directory")):
-        if _is_inside(_target(process / name), mount_path):
-            return how
-    if any(_is_inside(_target(link), mount_path) for link in _children(process / "fd")):
-        return "open file"
-    if any(_is_inside(path, mount_path) for path in _mapped(process / "maps")):
-        return "mapped file"
-    return ""
+        if _is_inside(path := _target(process / name), mount_path):
+            return how, path
+    for link in _children(process / "fd"):
+        if _is_inside(path := _target(link), mount_path):
+            return "open file", path
+    for path in _mapped(process / "maps"):
+        if _is_inside(path, mount_path):
+            return "mapped file", path
+    return "", ""
 
 
 def _children(directory: Path) -> Iterator[Path]:

@@ -1,15 +1,63 @@
 """May we mount here? Asked before anything slow, answered with a sentence."""
 
+import contextlib
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from stsfs.daemon import mountinfo, runtime_dir
+from stsfs.daemon import mount_probe, mountinfo, runtime_dir
+from stsfs.daemon.unmount import detach
 from stsfs.errors import FuseUnavailable, MountPointUnusable
 
 FUSE_DEVICE = Path("/dev/fuse")
 FUSE_CONFIG = Path("/etc/fuse.conf")
+
+
+PROBE_TIMEOUT_S = 5.0
+"""A dead mount says so at once."""
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[runtime_dir.Claim]:
+    """Be the only process of this user that mounts at `path`, until the claim is released.
+
+    Raises MountPointUnusable if another one is at it.
+    """
+    claim = runtime_dir.claim(path)
+    if claim is None:
+        if (entry := mountinfo.mount_at(path)) is not None:
+            raise _mounted(path, entry)
+        raise MountPointUnusable(
+            f"Another stsfs is just mounting on {path}.", remedy="See `stsfs list`."
+        )
+    try:
+        yield claim
+    finally:
+        claim.release()
+
+
+def clear_dead_mount(path: Path) -> bool:
+    """Take away what a dead daemon of this user left at `path`; whether there was anything.
+
+    Mounts of others, of other programs, and those that merely hang are not touched. `path` must
+    be claimed: what is dead now may be replaced at any time otherwise. Raises AccessDenied.
+    """
+    cleared = False
+    while (entry := mountinfo.mount_at(path)) is not None and _is_ours_and_dead(path, entry):
+        detach(path, lazy=True)  # its open files are as dead
+        cleared = True
+    return cleared
+
+
+def _is_ours_and_dead(path: Path, entry: mountinfo.MountEntry) -> bool:
+    if not entry.is_stsfs or entry.owner_uid != os.geteuid():
+        return False
+    known = runtime_dir.find(path)
+    if known is not None and known.record.mount_path == path and known.state != "dead":
+        return False
+    return mount_probe.is_dead(path, timeout_s=PROBE_TIMEOUT_S)
 
 
 def check_mount_point(path: Path) -> None:
@@ -70,13 +118,9 @@ def check_fuse(*, allow_other: bool) -> None:
 def _mounted(path: Path, entry: mountinfo.MountEntry) -> MountPointUnusable:
     if not entry.is_stsfs:
         return MountPointUnusable(f"{path} is already a mount ({entry.filesystem_type}).")
-    known = runtime_dir.find(path)
-    if known is None or known.state == "dead":
-        try:
-            os.statvfs(path)  # never answered from the kernel's cache, as stat(2) is
-        except OSError as exc:
-            if exc.errno == errno.ENOTCONN:
-                return _unreachable(path, exc)
+    is_others = entry.owner_uid != os.geteuid()  # a dead one of ours has been cleared away
+    if is_others and mount_probe.is_dead(path, timeout_s=PROBE_TIMEOUT_S):
+        return _dead(path)
     return MountPointUnusable(
         f"{path} is already a mount of stsfs ({entry.source}).",
         remedy=f"See `stsfs status {path}`.",
@@ -86,12 +130,15 @@ def _mounted(path: Path, entry: mountinfo.MountEntry) -> MountPointUnusable:
 def _unreachable(path: Path, exc: OSError) -> MountPointUnusable:
     if exc.errno == errno.ENOTCONN:
         above = mountinfo.mount_above(path)
-        dead = above.path if above is not None else path
-        return MountPointUnusable(
-            f"{dead} holds a dead mount: its daemon is gone.",
-            remedy=f"Run `stsfs unmount {dead}` first.",
-        )
+        return _dead(above.path if above is not None else path)
     return MountPointUnusable(f"{path} cannot be used: {exc.strerror}.")
+
+
+def _dead(path: Path) -> MountPointUnusable:
+    return MountPointUnusable(
+        f"{path} holds a dead mount: its daemon is gone.",
+        remedy=f"Run `stsfs unmount {path}` first.",
+    )
 
 
 def _users_may_allow_other() -> bool:

@@ -13,6 +13,7 @@ MOUNTINFO = Path("/proc/self/mountinfo")
 FILESYSTEM_TYPE = "fuse.stsfs"
 """What a mount made with `subtype=stsfs` is called."""
 
+_USER_ID = re.compile(rb"(?:^|,)user_id=(\d+)(?:,|$)")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -25,6 +26,9 @@ class MountEntry:
     source: str
     device: str
     """`major:minor`, as in /sys/class/bdi."""
+
+    owner_uid: int | None = None
+    """Who mounted it; None for what is not FUSE."""
 
     @property
     def is_stsfs(self) -> bool:
@@ -53,6 +57,7 @@ def parse(text: bytes) -> list[MountEntry]:
                 filesystem_type=_plain(kind[0]),
                 source=_plain(kind[1]),
                 device=_plain(fields[2]),
+                owner_uid=_owner_uid(kind[2:]),
             )
         )
     return entries
@@ -80,6 +85,12 @@ def resolve(path: Path) -> Path:
     if mount_at(candidate) is not None:
         return candidate
     return Path(os.path.realpath(absolute))
+
+
+def _owner_uid(super_options: list[bytes]) -> int | None:
+    """The `user_id` among the options of the file system, which come last in the line."""
+    found = _USER_ID.search(super_options[-1]) if super_options else None
+    return int(found[1]) if found else None
 
 
 def _plain(field: bytes) -> str:

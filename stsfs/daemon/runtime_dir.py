@@ -180,6 +180,42 @@ def is_listening(path: Path) -> bool:
     return True
 
 
+class Claim:
+    """The right to mount at one path, held by one process of this user at a time."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path, self._descriptor = path, descriptor
+
+    def release(self) -> None:
+        """Give the right back; may be called again, and happens by itself when the process ends."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            self._path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def claim(mount_path: Path) -> Claim | None:
+    """Take the right to mount at this path; None if another process has it now."""
+    path = runtime_dir() / f".{mount_id(mount_path)}.claim"
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        if _is_still(path, descriptor):
+            return Claim(path, descriptor)
+        os.close(descriptor)  # it was released, and removed, between our opening and our locking
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 @contextlib.contextmanager
 def _locked() -> Iterator[Path]:
     """The runtime directory, for one process at a time; held for a few file operations only."""

@@ -4,13 +4,16 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import trio
 
 from stsfs import __version__
 from stsfs.cache.block_cache import BlockCache
 from stsfs.cache.block_pool import BlockPool
+from stsfs.cache.disk.directory import CacheDirectory
+from stsfs.cache.disk.disk_cache import DiskCache
+from stsfs.cache.disk.tier import DiskTier
 from stsfs.credentials.credentials import Credentials, CredentialSource
 from stsfs.credentials.lease import CredentialLease
 from stsfs.daemon import machine, runtime_dir
@@ -18,15 +21,21 @@ from stsfs.daemon.config import MountConfig
 from stsfs.daemon.control import serve_control
 from stsfs.daemon.garbage import collect_when_idle
 from stsfs.daemon.logs import register_secret
-from stsfs.daemon.notify import tell_manager
+from stsfs.daemon.notify import ServiceManager
+from stsfs.daemon.pressure import PressureWatch
+from stsfs.daemon.questions import Questions
 from stsfs.daemon.runtime_dir import MountRecord
 from stsfs.daemon.status import Status
+from stsfs.daemon.watchdog import answers, keep_status, keep_watchdog, status_line
+from stsfs.fuse.kernel_cache import KernelCache
 from stsfs.fuse.kernel_limits import READ_AHEAD_KIB, KernelLimits, raise_read_ahead
 from stsfs.fuse.operations import Appearance, Operations
 from stsfs.fuse.session import MAX_BACKGROUND, Session
+from stsfs.fuse.xattrs import Origin, XattrOperations
 from stsfs.location.parse import parse_target
 from stsfs.location.resolve import Resolved, ResolveOptions, resolve
 from stsfs.store.s3_store import S3Store
+from stsfs.vfs.inspector import Inspector
 from stsfs.vfs.nodes import Site
 from stsfs.vfs.refusals import Refusals
 from stsfs.vfs.tree import Tree
@@ -36,14 +45,17 @@ log = logging.getLogger(__name__)
 
 CONNECTIONS_MAX = 64
 
+SITE_ID = 1
+"""The number of the one location that a mount shows."""
 
-def serve_mount(config: MountConfig, ready: Callable[[], None]) -> int:
+
+def serve_mount(config: MountConfig, manager: ServiceManager, ready: Callable[[], None]) -> int:
     """Mount, serve until unmounted or told to stop, and return the exit code.
 
     Calls ready once the mount answers. Raises StsfsError when it cannot be made; then nothing is
     left behind.
     """
-    return trio.run(_serve, config, ready)
+    return trio.run(_serve, config, manager, ready)
 
 
 class _Discreet:
@@ -68,7 +80,7 @@ def _hide(credentials: Credentials) -> None:
     register_secret(credentials.session_token)
 
 
-async def _serve(config: MountConfig, ready: Callable[[], None]) -> int:
+async def _serve(config: MountConfig, manager: ServiceManager, ready: Callable[[], None]) -> int:
     options = ResolveOptions(
         profile=config.aws_profile,
         region=config.region,
@@ -82,7 +94,7 @@ async def _serve(config: MountConfig, ready: Callable[[], None]) -> int:
     try:
         for warning in resolved.warnings:
             log.warning("%s", warning)
-        await _Mount(config, resolved).serve(ready)
+        await _Mount(config, resolved, manager).serve(ready)
     finally:
         with trio.CancelScope(shield=True):
             await resolved.aclose()
@@ -92,8 +104,8 @@ async def _serve(config: MountConfig, ready: Callable[[], None]) -> int:
 class _Mount:
     """The parts of one mount."""
 
-    def __init__(self, config: MountConfig, resolved: Resolved) -> None:
-        self._config = config
+    def __init__(self, config: MountConfig, resolved: Resolved, manager: ServiceManager) -> None:
+        self._config, self._manager = config, manager
         self._location = location = resolved.location
         self._lease = CredentialLease(
             _Discreet(resolved.source, resolved.first), first=resolved.first
@@ -111,17 +123,19 @@ class _Mount:
             budget_bytes=config.memory_bytes or machine.default_budget_bytes(),
             block_bytes=config.block_bytes or machine.BLOCK_BYTES,
         )
-        self._cache = BlockCache(pool, self._store)
-        site = Site(1, self._store, location.prefix, location.reserved_names, time.time_ns())
+        self._disk = self._make_disk(pool)
+        self._pressure = PressureWatch(
+            pool,
+            fixed_bytes=config.memory_bytes,
+            give_way=None if self._disk is None else self._disk.writer.give_way,
+        )
+        self._cache = BlockCache(pool, self._store, self._disk)
+        site = Site(SITE_ID, self._store, location.prefix, location.reserved_names, time.time_ns())
         self._tree = Tree(site, metadata_ttl_s=config.metadata_ttl_s)
         self._vfs = Vfs(self._tree, self._cache, trust_listings=config.consistency == "ttl")
         self._refusals = Refusals()
-        self._operations = Operations(
-            self._vfs,
-            self._refusals,
-            Appearance(config.uid, config.gid, config.umask),
-            deadline_s=config.deadline_s,
-        )
+        self._inspector = Inspector(self._tree, self._cache, self._vfs)
+        self._operations = self._make_operations(Appearance(config.uid, config.gid, config.umask))
         self._session = Session(str(config.mount_path))
         self._limits = KernelLimits(max_background=MAX_BACKGROUND)
 
@@ -134,57 +148,90 @@ class _Mount:
         """
         async with trio.open_nursery() as background:
             await background.start(self._lease.keep_fresh)
+            if self._disk is not None:
+                await background.start(self._disk.writer.run)
             await background.start(self._cache.run)
+            await background.start(self._pressure.run)
             await background.start(self._tree.run)
             background.start_soon(collect_when_idle, lambda: self._operations.served)
             # Whether the location can be listed at all is better said now than by the first `ls`.
             await self._tree.listing(self._tree.inodes.root)
-            await self._session.mount(self._mount_options())
-            try:
-                await self._session.negotiate(self._operations)
-                await self._serve_kernel(ready)
-            except BaseException:
-                if not self._answered:
-                    self._session.abandon()
-                raise
-            finally:
-                self._session.close()
+            # From before the mount: a signal in between would leave a dead one.
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                await self._session.mount(self._mount_options())
+                try:
+                    await self._session.negotiate(self._operations)
+                    await self._serve_kernel(signals, ready)
+                except BaseException:
+                    if not self._answered:
+                        self._session.abandon()
+                    raise
+                finally:
+                    self._session.close()
             background.cancel_scope.cancel()
         self._store.close()
 
+    def _make_operations(self, appearance: Appearance) -> Operations:
+        deadline_s = self._config.deadline_s
+        if not self._config.xattrs:
+            return Operations(self._vfs, self._refusals, appearance, deadline_s=deadline_s)
+        return XattrOperations(
+            self._vfs,
+            self._refusals,
+            appearance,
+            deadline_s=deadline_s,
+            inspector=self._inspector,
+            origin=Origin(self._location.label, self._location.bucket),
+        )
+
+    def _make_disk(self, pool: BlockPool) -> DiskTier | None:
+        if self._config.cache_dir is None:
+            return None
+        directory = CacheDirectory.of_user(self._config.cache_dir)
+        disk = DiskCache(directory, limit_bytes=self._config.cache_bytes)
+        site = f"{self._location.endpoint_url or 'aws'}/{self._location.bucket}"
+        return DiskTier(disk, self._store, {SITE_ID: site}, pool)
+
     _answered = False
 
-    async def _serve_kernel(self, ready: Callable[[], None]) -> None:
+    async def _serve_kernel(self, signals: AsyncIterator[int], ready: Callable[[], None]) -> None:
         async with trio.open_nursery() as serving:
             serving.start_soon(self._until_unmounted, serving.cancel_scope)
+            serving.start_soon(self._stop_on_signal, signals)
             await self._raise_kernel_limits()
-            await serving.start(self._stop_on_signal)
             record = self._record()
-            handlers = {"status": self._status, "unmount": self._unmount}
+            handlers = self._questions().handlers()
+            handlers |= {"status": self._status, "unmount": self._unmount}
             await serving.start(serve_control, record.control_socket, handlers)
             runtime_dir.write_record(record)
             try:
                 self._answered = True
                 ready()
+                serving.start_soon(keep_status, self._manager, self._status_line)
+                serving.start_soon(keep_watchdog, self._manager, self._answers)
                 log.info("%s is mounted on %s", self._location.uri, self._config.mount_path)
                 await trio.sleep_forever()
             finally:
                 runtime_dir.remove_record(record)
 
+    def _status_line(self) -> str:
+        return status_line(
+            self._location.label, self._lease.status(), open_files=self._vfs.open_files
+        )
+
+    async def _answers(self, timeout_s: float) -> bool:
+        return await answers(self._config.mount_path, timeout_s=timeout_s)
+
     async def _until_unmounted(self, serving: trio.CancelScope) -> None:
         await self._session.serve()
-        tell_manager("STOPPING=1")
+        self._manager.tell("STOPPING=1")
         log.info("%s is no longer mounted", self._config.mount_path)
         serving.cancel()
 
-    async def _stop_on_signal(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            task_status.started()
-            async for number in signals:
-                log.info("got %s, unmounting", signal.Signals(number).name)
-                await self._end()
+    async def _stop_on_signal(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            log.info("got %s, unmounting", signal.Signals(number).name)
+            await self._end()
 
     async def _end(self) -> None:
         await self._session.unmount()
@@ -199,6 +246,16 @@ class _Mount:
             path = str(self._config.mount_path)
             await trio.to_thread.run_sync(raise_read_ahead, path, wanted_kib, self._limits)
 
+    def _questions(self) -> Questions:
+        return Questions(
+            self._location,
+            self._inspector,
+            self._refusals,
+            self._lease,
+            KernelCache(self._session.duplicate),
+            None if self._disk is None else self._disk.held_bytes,
+        )
+
     async def _status(self, request: dict[str, object]) -> dict[str, object]:
         return Status(
             self._config,
@@ -209,8 +266,11 @@ class _Mount:
             self._tree,
             self._vfs,
             self._refusals,
+            self._inspector,
             self._limits,
-        ).answer()
+            self._pressure,
+            self._disk,
+        ).answer(with_hidden=bool(request.get("hidden")))
 
     async def _unmount(self, request: dict[str, object]) -> dict[str, object]:
         await self._end()
@@ -230,7 +290,8 @@ class _Mount:
 
     def _mount_options(self) -> list[str]:
         """For fusermount3; `ro` lets the kernel itself refuse every change with EROFS."""
-        source = self._location.uri.replace("\\", "\\\\").replace(",", "\\,")
+        # As typed, because mount(8) looks for the first field of a line in fstab.
+        source = self._config.location.replace("\\", "\\\\").replace(",", "\\,")
         options = ["ro", "nosuid", "nodev", "default_permissions", "subtype=stsfs"]
         if self._config.allow_other:
             options.append("allow_other")

@@ -3,19 +3,36 @@
 import os
 import time
 from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Protocol
 
 from stsfs.cache.block_cache import BlockCache
 from stsfs.credentials.lease import CredentialLease
 from stsfs.daemon.config import MountConfig
+from stsfs.daemon.pressure import PressureWatch
+from stsfs.daemon.prices import cost, own_prices
+from stsfs.daemon.questions import refusal_record
 from stsfs.fuse.kernel_limits import KernelLimits
 from stsfs.location.location import Location
 from stsfs.store.s3_store import S3Store
+from stsfs.vfs.inspector import Inspector
+from stsfs.vfs.nodes import path_of
+from stsfs.vfs.reader import DirectReader
 from stsfs.vfs.refusals import Refusals
 from stsfs.vfs.tree import Tree
-from stsfs.vfs.vfs import Vfs
+from stsfs.vfs.vfs import FileHandle, Vfs
 
 ERRORS_SHOWN = 10
+HANDLES_SHOWN = 20
+HIDDEN_SHOWN = 1000
 _STARTED_UNIX_S = time.time()
+
+
+class DiskCacheStatus(Protocol):
+    """What tells about the cache on disk."""
+
+    def status(self) -> dict[str, object]:
+        """JSON values; `hit_bytes` and `miss_bytes` among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +47,13 @@ class Status:
     tree: Tree
     vfs: Vfs
     refusals: Refusals
+    inspector: Inspector
     limits: KernelLimits
+    pressure: PressureWatch
+    disk_cache: DiskCacheStatus | None = None
 
-    def answer(self) -> dict[str, object]:
-        """Everything, with units in the names."""
+    def answer(self, *, with_hidden: bool = False) -> dict[str, object]:
+        """Everything, with units in the names; hidden keys by name only when asked for."""
         lease = self.lease.status()
         cache, pool = self.cache.counters, self.cache.pool
         store = self.store.counters
@@ -62,20 +82,59 @@ class Status:
                        "failures": n.failures}
                 for kind, n in sorted(store.kinds.items())
             },
+            "cost": self._cost(),
             "throttled": store.throttled,
             "connections_opened": store.connections_opened,
             "cache": {
                 "block_bytes": pool.block_bytes,
-                "budget_bytes": pool.blocks_max * pool.block_bytes,
+                **self.pressure.status(),
                 "used_bytes": pool.used_bytes,
                 "pinned_blocks": pool.pinned_count,
+                "hit_rate": _rate(cache.hit_bytes, cache.miss_bytes),
                 **asdict(cache),
             },
-            "hidden": {"count": self.tree.hidden_count},
-            "tuning": asdict(self.limits),
-            "errors": [
-                {"path": r.path, "operation": r.operation, "errno": r.errno_name,
-                 "sentence": r.sentence, "remedy": r.remedy, "when": r.at_unix_s}
-                for r in self.refusals.last(ERRORS_SHOWN)
+            "disk_cache": None if self.disk_cache is None else self.disk_cache.status(),
+            "handles": [
+                _handle(each) for each in self.vfs.open_handles()[:HANDLES_SHOWN]
             ],
+            "hidden": self._hidden() if with_hidden else {"count": self.tree.hidden_count},
+            "tuning": asdict(self.limits),
+            "errors": [refusal_record(each) for each in self.refusals.last(ERRORS_SHOWN)],
         }  # fmt: skip
+
+    def _hidden(self) -> dict[str, object]:
+        count = self.tree.hidden_count
+        keys = [
+            {"key": key, "reason": reason}
+            for key, reason in islice(self.inspector.hidden(), HIDDEN_SHOWN)
+        ]
+        return {"count": count, "keys": keys, "more": count - len(keys)}
+
+    def _cost(self) -> dict[str, object] | None:
+        """None for another store than Amazon's whose prices nobody told us."""
+        table = self.config.prices
+        if table is None and self.location.endpoint_url is None:
+            table = own_prices()
+        return None if table is None else cost(self.store.counters.kinds, table)
+
+
+def _handle(handle: FileHandle) -> dict[str, object]:
+    """An open file, and what is read of it in sequence, most recently used first."""
+    return {
+        "path": path_of(handle.file),
+        "size_bytes": handle.file.version.size_bytes,
+        "direct": isinstance(handle.reader, DirectReader),
+        "streams": [
+            {
+                "position": stream.position,
+                "window_bytes": stream.window_bytes,
+                "ahead_bytes": max(0, stream.ahead - stream.position),
+            }
+            for stream in reversed(handle.reader.streams)
+        ],
+    }
+
+
+def _rate(hits: int, misses: int) -> float | None:
+    """The share of hits, 0 to 1; None when there was nothing to hit."""
+    return round(hits / (hits + misses), 4) if hits + misses else None

@@ -11,6 +11,8 @@ import errno
 import os
 import select
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from stsfs.daemon import mountinfo, runtime_dir
@@ -25,12 +27,24 @@ MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
 
-def unmount(path: Path, *, lazy: bool, timeout_s: float) -> None:
+LOOK_AGAIN_S = 0.5
+"""Between attempts to unmount: nobody announces that a file was closed."""
+
+
+def unmount(
+    path: Path,
+    *,
+    lazy: bool,
+    timeout_s: float,
+    wait_s: float = 0.0,
+    waiting: Callable[[str], None] = lambda sentence: None,
+) -> None:
     """Unmount the stsfs mount at `path` (from `mountinfo.resolve`) and wait for its daemon.
 
-    A lazy unmount does not wait: the daemon serves the files that are still open. Raises
-    NoSuchMount, MountBusy, AccessDenied, or DeadlineExceeded if the daemon is not gone after
-    `timeout_s` seconds.
+    Open files are waited for up to `wait_s` seconds, and `waiting` is told who holds them. A lazy
+    unmount does not wait: the daemon serves the files that are still open. Raises NoSuchMount,
+    MountBusy, AccessDenied, or DeadlineExceeded if the daemon is not gone after `timeout_s`
+    seconds.
     """
     os.chdir("/")  # our own working directory may be what keeps it busy
     known = runtime_dir.find(path)
@@ -44,7 +58,7 @@ def unmount(path: Path, *, lazy: bool, timeout_s: float) -> None:
         if entry is not None and not entry.is_stsfs:
             raise NoSuchMount(f"{path} is a mount, but not of stsfs ({entry.filesystem_type}).")
         if entry is not None:
-            detach(path, lazy=lazy)
+            _detach_when_free(path, lazy=lazy, wait_s=wait_s, waiting=waiting)
         elif record is not None:
             ask(record.control_socket, "unmount", timeout_s=timeout_s, arguments={"lazy": lazy})
         if record is not None and process is not None and not lazy:
@@ -53,6 +67,26 @@ def unmount(path: Path, *, lazy: bool, timeout_s: float) -> None:
         if process is not None:
             os.close(process)
     runtime_dir.records()  # prunes what a dead daemon left behind
+
+
+def _detach_when_free(
+    path: Path, *, lazy: bool, wait_s: float, waiting: Callable[[str], None]
+) -> None:
+    deadline_s = time.monotonic() + wait_s
+    told = ""
+    while True:
+        try:
+            detach(path, lazy=lazy)
+        except MountBusy as busy:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise
+            if busy.sentence != told:
+                waiting(busy.sentence)
+                told = busy.sentence
+        else:
+            return
+        select.select([], [], [], min(left_s, LOOK_AGAIN_S))
 
 
 def detach(path: Path, *, lazy: bool) -> None:

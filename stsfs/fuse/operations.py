@@ -25,6 +25,7 @@ from stsfs.vfs.vfs import Vfs
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
+Self = TypeVar("Self", bound="Operations")
 
 FOREVER_S = 86400.0
 """Attributes of an inode do not change: a changed object has another inode."""
@@ -36,8 +37,8 @@ ENTRIES_MAX = 256
 
 
 def handler(
-    fn: Callable[Concatenate["Operations", int, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate["Operations", int, P], Coroutine[Any, Any, T]]:
+    fn: Callable[Concatenate[Self, int, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Self, int, P], Coroutine[Any, Any, T]]:
     """Give a request a deadline and turn every failure into one errno.
 
     The deadline is not a luxury: once a request has been read from /dev/fuse the caller waits in
@@ -46,7 +47,7 @@ def handler(
     """
 
     @functools.wraps(fn)
-    async def answer(self: "Operations", number: int, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def answer(self: Self, number: int, /, *args: P.args, **kwargs: P.kwargs) -> T:
         deadline_s = trio.current_time() + self.deadline_s
         try:
             with trio.CancelScope(shield=True, deadline=deadline_s) as scope:

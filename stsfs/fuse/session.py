@@ -119,6 +119,10 @@ class Session:
                 raise
             return
 
+    def duplicate(self) -> int:
+        """Another descriptor of the kernel connection, for a thread that writes to it."""
+        return os.dup(self._session_fd)
+
     async def unmount(self) -> None:
         """Take the mount away while it is still served; users of open files keep them for now."""
         for flags in (["-u"], ["-u", "-z"]):

@@ -67,12 +67,7 @@ async def resolve(
     if isinstance(target, S3Target):
         return await _resolve_s3(target, options)
     tokens = TokenChain(token_file=options.token_file, profile=options.synapse_profile)
-    endpoints = (
-        Endpoints.single(options.synapse_endpoint)
-        if options.synapse_endpoint
-        else Endpoints.from_config()
-    )
-    client = make_client(endpoints, token=tokens.token)
+    client = make_client(Endpoints.chosen(options.synapse_endpoint), token=tokens.token)
     try:
         return await _resolve_synapse(target, options, client, tokens)
     except BaseException:
@@ -122,16 +117,24 @@ async def _resolve_synapse(
     first = await source.fetch()
     assert source.bucket_and_base_key is not None
     bucket, base_key = source.bucket_and_base_key
+    location = synapse_location(target, bucket, base_key, options)
     warnings = []
     if not base_key:
-        if not options.whole_bucket:
-            raise WholeBucketRefused(
-                f"The storage location of {target} has no base key: its credentials cover all of"
-                f" the bucket {bucket}, also what belongs to other projects.",
-                remedy="Mount it with --whole-bucket if that is what you want.",
-            )
         warnings.append(f"The credentials of {target} cover the whole bucket {bucket}.")
-    location = Location(
+    return Resolved(location, source, first, warnings, client)
+
+
+def synapse_location(
+    target: SynapseTarget, bucket: str, base_key: str, options: ResolveOptions
+) -> Location:
+    """Return the place that Synapse has named; raises WholeBucketRefused."""
+    if not base_key and not options.whole_bucket:
+        raise WholeBucketRefused(
+            f"The storage location of {target} has no base key: its credentials cover all of"
+            f" the bucket {bucket}, also what belongs to other projects.",
+            remedy="Add --whole-bucket if that is what you want.",
+        )
+    return Location(
         label=str(target),
         bucket=bucket,
         base_key=base_key,
@@ -140,4 +143,3 @@ async def _resolve_synapse(
         synapse_id=target.synapse_id,
         reserved_names=SYNAPSE_RESERVED_NAMES,
     )
-    return Resolved(location, source, first, warnings, client)

@@ -1,16 +1,32 @@
 """What was asked of the store, by kind: the numbers behind `stsfs status`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from stsfs.errors import StsfsError
 
 
 @dataclass(slots=True)
 class KindCount:
-    """Requests of one kind."""
+    """Requests of one kind, as the store was asked and as it was billed."""
 
     requests: int = 0
+    """Sent, those that were repeated included."""
+
     received_bytes: int = 0
     retries: int = 0
     failures: int = 0
+    """What was asked for and could not be had, whatever was tried."""
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Count a StsfsError that comes out of here."""
+        try:
+            yield
+        except StsfsError:
+            self.failures += 1
+            raise
 
 
 @dataclass(slots=True)

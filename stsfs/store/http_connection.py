@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from typing import Any
 
 import httptools
 import trio
@@ -236,8 +237,24 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None) -> Connectio
         raise ConnectionBroken(f"cannot connect to {host}:{port}: {exc}") from exc
 
 
+class _SecuredSocket(ssl.SSLSocket):
+    """Closes itself when its connection is gone before it is wrapped.
+
+    `wrap_socket` looks for its peer first. When a reset has come by then, Python 3.11 raises and
+    forgets the new socket, which has the descriptor already.
+    """
+
+    def getpeername(self) -> Any:  # host and port, and more for IPv6: as socket types it
+        try:
+            return super().getpeername()
+        except OSError:
+            self.close()
+            raise
+
+
 async def _handshake(sock: socket.socket, host: str, tls: ssl.SSLContext) -> ssl.SSLSocket:
     """Takes over the descriptor of sock, and closes it when there is no handshake."""
+    tls.sslsocket_class = _SecuredSocket
     secured = tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
     try:
         while True:

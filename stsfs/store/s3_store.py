@@ -193,32 +193,29 @@ class S3Store:
         """One request until it succeeds or there is no point in going on."""
         count = self.counters.of(kind)
         fresh = False
-        while True:
-            credentials = await self._credentials()
-            try:
-                pool = self._pool
-                connection = await pool.take(ahead=ahead, fresh=fresh)
+        with count.failing():
+            while True:
+                credentials = await self._credentials()
                 try:
-                    count.requests += 1
-                    head = await connection.ask(self._signed(path, query, headers(), credentials))
-                    if head.status in {200, 206}:
-                        return await receive(connection, head)
-                    answer = answers.read(head, await _whole(connection, head))
-                finally:
-                    pool.give_back(connection)
-            except ConnectionBroken as broken:
+                    pool = self._pool
+                    connection = await pool.take(ahead=ahead, fresh=fresh)
+                    try:
+                        count.requests += 1
+                        request = self._signed(path, query, headers(), credentials)
+                        head = await connection.ask(request)
+                        if head.status in {200, 206}:
+                            return await receive(connection, head)
+                        answer = answers.read(head, await _whole(connection, head))
+                    finally:
+                        pool.give_back(connection)
+                except ConnectionBroken as broken:
+                    fresh = broken.unused
+                    if not fresh:
+                        await trouble.back_off(str(broken))
+                else:
+                    fresh = False
+                    await self._after(answer, credentials, trouble)
                 count.retries += 1
-                fresh = broken.unused
-                if not fresh:
-                    await trouble.back_off(str(broken))
-                continue
-            fresh = False
-            try:
-                await self._after(answer, credentials, trouble)
-            except StsfsError:
-                count.failures += 1
-                raise
-            count.retries += 1
 
     async def _after(self, answer: Answer, credentials: Credentials, trouble: Trouble) -> None:
         """Repair what an answer complains about, or wait; raises when neither helps."""

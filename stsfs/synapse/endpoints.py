@@ -23,6 +23,11 @@ class Endpoints:
     file_url: str
 
     @classmethod
+    def chosen(cls, url: str | None) -> "Endpoints":
+        """Return `single(url)`, or without a URL what the configuration says. Raises like both."""
+        return cls.single(url) if url else cls.from_config()
+
+    @classmethod
     def single(cls, url: str) -> "Endpoints":
         """Return the services below one host: what `--synapse-endpoint URL` names.
 

@@ -68,6 +68,9 @@ class Listing:
         self.expires_s = expires_s
         """trio's clock: until then the listing answers for the directory."""
 
+        self.distrusted = False
+        """Somebody knows that this may be out of date: it is neither shared nor believed."""
+
         self.hidden = Hidden()
         self.complete = False
         self.next_token: str | None = None
@@ -79,6 +82,7 @@ class Listing:
         self._make_node: MakeNode | None = make_node
         self._reserved = directory.site.reserved_names if directory.parent is None else frozenset()
         self._by_name: dict[bytes, Node | None] = {}
+        self._places: dict[bytes, int] | None = None  # index of each name; made when first needed
         self._held_back: list[tuple[bytes, ListedObject]] = []
         self._passed = b""
 
@@ -101,6 +105,11 @@ class Listing:
         self._emit(found)
         if self.complete:
             self._make_node = None  # it knows the nodes of the listing before this one
+
+    def distrust(self) -> None:
+        """Answer for nothing from now on, though pages under way still arrive."""
+        self.distrusted = True
+        self.expires_s = float("-inf")
 
     def settle(self, name: bytes, *, is_directory: bool) -> None:
         """Decide about a held-back name without the pages that would tell."""
@@ -132,12 +141,12 @@ class Listing:
 
         Readers of `entries` that have passed it see the old one, as with any directory.
         """
-        old = self._by_name.get(name)
         self._by_name[name] = node
-        if old is not None:
-            index = self.entries.index(old)
-            if node is not None:
-                self.entries[index] = node
+        if self._places is None:
+            self._places = {entry.name: index for index, entry in enumerate(self.entries)}
+        index = self._places.get(name)
+        if index is not None and node is not None:
+            self.entries[index] = node
 
     def shown(self, index: int) -> Node | None:
         """The entry at an index; None where it was taken away after its page came."""
@@ -166,4 +175,6 @@ class Listing:
         assert self._make_node is not None
         node = self._make_node(name, listed)
         self._by_name[name] = node
+        if self._places is not None:
+            self._places[name] = len(self.entries)
         self.entries.append(node)

@@ -80,6 +80,10 @@ class InodeTable:
     def __len__(self) -> int:
         return len(self._by_number)
 
+    def nodes(self) -> list[Node]:
+        """All of them, as they are now."""
+        return list(self._by_number.values())
+
     def new_number(self) -> int:
         """A number no node of this mount ever had."""
         return next(self._numbers)

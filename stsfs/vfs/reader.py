@@ -1,10 +1,13 @@
 """Reads of one open handle: from the cache, with read-ahead where they follow each other."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import trio
 
-from stsfs.cache.block_cache import GRAIN_BYTES, BlockCache
+from stsfs.cache.block_cache import BlockCache
+from stsfs.cache.block_pool import BlockPool
+from stsfs.cache.content import GRAIN_BYTES
 from stsfs.cache.fill import Fill
 from stsfs.store.object_store import ObjectStore, ObjectVersion
 from stsfs.vfs.streams import ReadPattern, Stream
@@ -14,10 +17,10 @@ ACTIVE_S = 2.0
 
 
 class ReadAheadBudget:
-    """Half of the cache, shared by the streams that are active."""
+    """Half of what the pool may have at the moment, shared by the streams that are active."""
 
-    def __init__(self, cache_bytes: int) -> None:
-        self._bytes = cache_bytes // 2
+    def __init__(self, pool: BlockPool) -> None:
+        self._pool = pool
         self._active: dict[Stream, float] = {}
         self._prune_at_s = 0.0
 
@@ -34,7 +37,7 @@ class ReadAheadBudget:
             self._prune()
             self._prune_at_s = now_s + ACTIVE_S
         self._active[stream] = now_s
-        return self._bytes // len(self._active)
+        return self._pool.budget_bytes // 2 // len(self._active)
 
     def leave(self, stream: Stream) -> None:
         """The stream's handle is closed."""
@@ -47,6 +50,10 @@ class ReadAheadBudget:
 
 class Reader(Protocol):
     """How the bytes of an open file are read."""
+
+    @property
+    def streams(self) -> Sequence[Stream]:
+        """What is read in sequence, most recently used last; to look at."""
 
     async def confirm(self) -> None:
         """Return when the server still has this version. Raises StaleVersion when it has not."""
@@ -70,6 +77,11 @@ class CachedReader:
         self._pattern = ReadPattern(
             version.size_bytes, block_bytes=cache.pool.block_bytes, grain_bytes=GRAIN_BYTES
         )
+
+    @property
+    def streams(self) -> Sequence[Stream]:
+        """See Reader."""
+        return self._pattern.streams
 
     async def confirm(self) -> None:
         """Return when the server still has this version; see BlockCache.confirm."""
@@ -138,6 +150,8 @@ class _Buffer:
 
 class DirectReader:
     """O_DIRECT: each read asks the store, and leaves nothing behind."""
+
+    streams: Sequence[Stream] = ()
 
     def __init__(self, store: ObjectStore, version: ObjectVersion) -> None:
         self._store = store

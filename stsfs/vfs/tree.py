@@ -56,6 +56,9 @@ class Tree:
         self._ttl_s = metadata_ttl_s
         self._listed: dict[Directory, Listing] = {}  # least recently begun first
         self._listed_entries = 0
+        self.distrusts = 0
+        """How often `distrust` was called: an answer begun before is not to be believed after."""
+
         self._probed: dict[Directory, Probes] = {}
         self._under_way: dict[Listing, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
@@ -72,6 +75,12 @@ class Tree:
         """Keys that cannot be shown, in the directories listed now."""
         return sum(listing.hidden.count for listing in self._listed.values())
 
+    def hidden(self) -> Iterator[tuple[Directory, str]]:
+        """Those keys, as far as they are remembered by name, each with its directory."""
+        for listing in self._listed.values():
+            for key in listing.hidden.keys or ():
+                yield listing.directory, key
+
     def directory(self, inode: int) -> Directory:
         """The directory of a number. Raises NotADirectory."""
         node = self.inodes.get(inode)
@@ -85,7 +94,7 @@ class Tree:
             raise NameTooLong(f"A name of {len(name)} bytes; {NAME_BYTES_MAX} is the most.")
         if not is_file_name(name) or not _is_text(name):
             return None, trio.current_time() + self._ttl_s
-        listing = self._fresh(parent) or await self._begin(parent)
+        listing = self.known_listing(parent) or await self._begin(parent)
         known = listing.find(name)
         if known is not None and not _outdated(known):
             return known, listing.expires_s
@@ -96,7 +105,7 @@ class Tree:
 
     async def listing(self, directory: Directory) -> Listing:
         """The listing of a directory, its first page read. Renewed when the TTL has ended."""
-        return self._fresh(directory) or await self._begin(directory)
+        return self.known_listing(directory) or await self._begin(directory)
 
     async def entries(self, listing: Listing, start: int) -> Iterator[tuple[int, Node]]:
         """Entries from an index on, as far as pages have come, with the index after each.
@@ -119,17 +128,48 @@ class Tree:
         """The server said that this version is gone: the next lookup asks again."""
         file.outdated = True
 
-    def _fresh(self, directory: Directory) -> Listing | None:
+    def known_listing(self, directory: Directory) -> Listing | None:
+        """The listing that answers for a directory now, if there is one."""
         listing = self._listed.get(directory)
         if listing is not None and trio.current_time() < listing.expires_s:
             return listing
         return None
 
+    def known_entry(self, parent: Directory, name: bytes) -> Node | None:
+        """The node of a name as far as anyone has heard of it; asks nobody."""
+        listing = self._listed.get(parent)
+        found = None if listing is None else listing.find(name)
+        if found is None and (told := self._probed.get(parent)) is not None:
+            known = told.answer(name)
+            found = None if known is None else known[0]
+        return found or parent.looked_up.get(name)
+
+    def known_directories(self) -> set[Directory]:
+        """Every directory whose names anything is known of, or being asked."""
+        under_way = {listing.directory for listing in self._under_way}
+        return under_way | self._listed.keys() | self._probed.keys()
+
+    def distrust(self, directory: Directory) -> bool:
+        """Ask anew about the names of a directory; whether anything was known of them.
+
+        Numbers stay with what has not changed; and with the session over, the old listing is
+        still there to be served.
+        """
+        self.distrusts += 1
+        listings = [listing for listing in self._under_way if listing.directory is directory]
+        if (listed := self._listed.get(directory)) is not None:
+            listings.append(listed)
+        for listing in listings:
+            listing.distrust()
+        probes = self._probed.pop(directory, None)
+        return bool(listings) or probes is not None
+
     async def _begin(self, directory: Directory) -> Listing:
         """List a directory anew, first page only; several callers share one request."""
         old = self._listed.get(directory)
-        new = next((at for at in self._under_way if at.directory is directory), None)
-        if new is None or new.pages:
+        of_directory = (at for at in self._under_way if at.directory is directory)
+        new = next((at for at in of_directory if not at.pages and not at.distrusted), None)
+        if new is None:
             new = self._new_listing(directory, {} if old is None else old.by_name)
         try:
             while not new.pages:
@@ -139,10 +179,10 @@ class Tree:
                 raise
             old.expires_s = trio.current_time() + STALE_SERVED_S
             return old
-        if self._listed.get(directory) is old:
+        if self._listed.get(directory) is old and not new.distrusted:
             self._keep(directory, new)
             return new
-        return self._fresh(directory) or new  # someone else was faster: one answer for all
+        return self.known_listing(directory) or new  # someone else was faster: one answer for all
 
     def _new_listing(self, directory: Directory, known: Mapping[bytes, Node | None]) -> Listing:
         return Listing(

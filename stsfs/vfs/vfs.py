@@ -12,6 +12,7 @@ from cachetools import TTLCache
 
 from stsfs.cache.block_cache import BlockCache
 from stsfs.errors import SessionExpired, StaleVersion, StsfsError
+from stsfs.vfs.absent import AbsentNames
 from stsfs.vfs.listing import Listing
 from stsfs.vfs.nodes import Directory, File, Node, path_of
 from stsfs.vfs.reader import CachedReader, DirectReader, ReadAheadBudget, Reader
@@ -52,7 +53,8 @@ class Vfs:
         self._tree = tree
         self._cache = cache
         self._trust_listings = trust_listings
-        self._read_ahead = ReadAheadBudget(cache.pool.blocks_max * cache.pool.block_bytes)
+        self._read_ahead = ReadAheadBudget(cache.pool)
+        self.absent = AbsentNames()
         self._files: dict[int, FileHandle] = {}
         self._directories: dict[int, DirectoryHandle] = {}
         self._last_handle = 0
@@ -64,6 +66,10 @@ class Vfs:
     def open_files(self) -> int:
         """Handles not yet released."""
         return len(self._files)
+
+    def open_handles(self) -> list[FileHandle]:
+        """Handles of files not yet released, opened last first."""
+        return list(reversed(self._files.values()))
 
     def node(self, inode: int) -> Node:
         """The node of a number the kernel knows."""
@@ -92,13 +98,18 @@ class Vfs:
         Counts one reference of the kernel to the node. caller is the thread that asks.
         """
         parent = self._tree.directory(parent_inode)
+        distrusts = self._tree.distrusts
         for _ in range(SUCCESSIONS_MAX):
             node, until_s = await self._tree.lookup(parent, name)
             if not isinstance(node, File) or not node.successor or await self._vouch(node, caller):
                 break
-        if node is not None:
-            self._tree.inodes.remember(node)
-        return node, max(0.0, until_s - trio.current_time())
+        now_s = trio.current_time()
+        # What was asked before a refresh may not be remembered after it.
+        ttl_s = max(0.0, until_s - now_s) if distrusts == self._tree.distrusts else 0.0
+        if node is None:
+            return None, self.absent.tell(parent, name, now_s=now_s, ttl_s=ttl_s)
+        self._tree.inodes.remember(node)
+        return node, ttl_s
 
     def refer(self, node: Node) -> None:
         """The kernel was told of a node by a directory entry."""

@@ -101,11 +101,15 @@ class LiveMount:
         return [(each["path"], each["errno"]) for each in self.status()["errors"]]
 
     def settled_status(self):
-        """Status once the kernel has given back every closed file; it says so to nobody."""
+        """Status once the kernel has given back every closed file, and what was read is on disk.
+
+        Neither is announced to anybody.
+        """
         deadline_s = time.monotonic() + PATIENCE_S
         while True:
             status = self.status()
-            if not status["open_files"] or time.monotonic() > deadline_s:
+            is_busy = status["open_files"] or (status["disk_cache"] or {}).get("waiting_bytes")
+            if not is_busy or time.monotonic() > deadline_s:
                 return status
             select.select([], [], [], POLL_S)
 
@@ -117,14 +121,14 @@ class LiveMount:
         self._log_allowed.append(pattern)
 
     def descriptors(self):
-        """Open descriptors but sockets, which the connection pool may keep."""
+        """Open descriptors, but sockets and connections to an index, which are kept for later."""
         found = []
         for link in Path(f"/proc/{self.pid}/fd").iterdir():
             try:
                 found.append(os.readlink(link))
             except FileNotFoundError:
                 continue
-        return sorted(each for each in found if not each.startswith("socket:"))
+        return sorted(each for each in found if not re.match(r"socket:|.*/index\.sqlite3", each))
 
     def unmount(self, *options):
         return self.host.stsfs("unmount", *options, self.path)

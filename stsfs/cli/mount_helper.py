@@ -1,0 +1,33 @@
+"""`mount.stsfs`: what mount(8) calls for the type `stsfs`, in fstab or after `-t`."""
+
+import getopt
+import sys
+
+from stsfs.cli.main import main as stsfs
+
+_SHORT_OPTIONS = "fnsvN:o:t:"
+"""As mount(8) says under EXTERNAL HELPERS."""
+
+USAGE = "usage: mount.stsfs LOCATION DIR [-fnsv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]"
+
+
+def main() -> None:
+    """Run `stsfs mount LOCATION DIR -o OPTIONS`; exit codes are those of that command.
+
+    With -f nothing is mounted. The other words of mount(8) have no meaning here.
+    """
+    try:
+        options, places = getopt.gnu_getopt(sys.argv[1:], _SHORT_OPTIONS)
+    except getopt.GetoptError as exc:
+        sys.exit(_usage(str(exc)))
+    if len(places) != 2:
+        sys.exit(_usage("two arguments are needed"))
+    given = [word for name, value in options if name == "-o" for word in (name, value)]
+    if ("-f", "") in options:
+        return
+    stsfs(["mount", *given, "--", *places], prog_name="stsfs")
+
+
+def _usage(reason: str) -> int:
+    sys.stderr.write(f"mount.stsfs: {reason}\n{USAGE}\n")
+    return 2

@@ -1,0 +1,167 @@
+"""What the daemon answers about a path: the control commands `explain`, `info` and `refresh`.
+
+Paths arrive relative to the mount point. Answers are JSON values described by stsfs/cli/schemas.
+"""
+
+import errno
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stsfs.credentials.lease import CredentialLease
+from stsfs.daemon.control import Handler
+from stsfs.errors import BadArgument, NotFound, StsfsError
+from stsfs.fuse import errno_table
+from stsfs.location.location import Location
+from stsfs.store.object_store import ObjectVersion
+from stsfs.vfs import explain
+from stsfs.vfs.explain import Verdict
+from stsfs.vfs.inspector import Found, Inspector, KernelCache
+from stsfs.vfs.nodes import Directory, File, Node
+from stsfs.vfs.refusals import Refusal, Refusals
+
+Request = dict[str, Any]
+Answer = dict[str, Any]
+
+DiskBytes = Callable[[ObjectVersion], Awaitable[int | None]]
+"""How many bytes of a version are on disk; None where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """The parts of a mount that know about paths."""
+
+    location: Location
+    inspector: Inspector
+    refusals: Refusals
+    lease: CredentialLease
+    kernel: KernelCache
+    disk_bytes: DiskBytes | None = None
+
+    def handlers(self) -> dict[str, Handler]:
+        """For `serve_control`, by command."""
+        return {"explain": self.explain, "info": self.info, "refresh": self.refresh}
+
+    async def explain(self, request: Request) -> Answer:
+        """What a path is, what was refused there, what reading and changing it would meet."""
+        found = await self.inspector.find(_path(request))
+        last = self.refusals.of_path(found.path)
+        facts = self.inspector.facts(
+            found, self._why_no_credentials(), refused_before=last is not None
+        )
+        lease = self.lease.status()
+        return {
+            "path": found.path,
+            "kind": found.kind,
+            "what": explain.what(facts),
+            "key": found.key,
+            "uri": self._uri(found.key),
+            "size_bytes": facts.size_bytes if found.kind == "file" else None,
+            "storage_class": facts.storage_class or None,
+            "read": _verdict(explain.reading(facts)),
+            "change": _verdict(explain.changing(facts)) | {"errno": errno.errorcode[errno.EROFS]},
+            "last_refusal": None if last is None else refusal_record(last),
+            "known": await self._known(found),
+            "credentials": None
+            if lease.in_force and not lease.last_error
+            else {
+                "source": lease.source,
+                "in_force": lease.in_force,
+                "seconds_left": lease.seconds_left,
+                "last_error": lease.last_error,
+            },
+        }
+
+    async def info(self, request: Request) -> Answer:
+        """What an object is, and how much of it is cached. Raises NotFound."""
+        found = await self.inspector.find(_path(request))
+        if found.node is None:
+            if found.kind == "unknown" and found.error is not None:
+                raise found.error
+            raise NotFound(
+                f"There is no {found.path} in this mount.",
+                remedy="`stsfs explain` says what is there instead.",
+            )
+        return {
+            "path": found.path,
+            "kind": found.kind,
+            "location": self.location.label,
+            "bucket": self.location.bucket,
+            "key": found.key,
+            "uri": self._uri(found.key),
+            "inode": found.node.inode,
+            **_object(found.node),
+            "known": await self._known(found),
+        }
+
+    async def refresh(self, request: Request) -> Answer:
+        """Drop what is known of a path, here and in the kernel."""
+        return asdict(await self.inspector.forget(_path(request), self.kernel))
+
+    async def _known(self, found: Found) -> Answer:
+        """What is remembered of a path at this moment."""
+        node = found.node
+        directory = node if isinstance(node, Directory) else found.parent
+        known: Answer = {
+            "listing": None if directory is None else self.inspector.listing_age(directory),
+            "memory_bytes": None,
+            "disk_bytes": None,
+            "open_handles": self.inspector.open_handles(node),
+        }
+        if isinstance(node, File):
+            known["memory_bytes"] = self.inspector.held_bytes(node.version)
+            if self.disk_bytes is not None:
+                known["disk_bytes"] = await self.disk_bytes(node.version)
+        return known
+
+    def _why_no_credentials(self) -> StsfsError | None:
+        try:
+            self.lease.current()
+        except StsfsError as exc:
+            return exc
+        return None
+
+    def _uri(self, key: str) -> str:
+        return f"s3://{self.location.bucket}/{key}"
+
+
+def refusal_record(refusal: Refusal) -> Answer:
+    """A refusal in JSON values, as status and explain show it."""
+    return {
+        "path": refusal.path,
+        "operation": refusal.operation,
+        "errno": refusal.errno_name,
+        "sentence": refusal.sentence,
+        "remedy": refusal.remedy,
+        "when_unix_s": refusal.at_unix_s,
+    }
+
+
+def _object(node: Node) -> Answer:
+    if not isinstance(node, File):
+        return {"etag": None, "size_bytes": None, "storage_class": None, "modified_unix_s": None}
+    return {
+        "etag": node.version.etag,
+        "size_bytes": node.version.size_bytes,
+        "storage_class": node.storage_class,
+        "modified_unix_s": node.modified_ns / 1e9,
+    }
+
+
+def _verdict(verdict: Verdict) -> Answer:
+    name = None
+    if verdict.error is not None:
+        name = errno.errorcode[errno_table.reply_for(verdict.error).errno]
+    return {
+        "allowed": verdict.allowed,
+        "errno": name,
+        "sentence": verdict.sentence,
+        "remedy": verdict.remedy,
+    }
+
+
+def _path(request: Request) -> str:
+    path = request.get("path")
+    if not isinstance(path, str):
+        raise BadArgument("The request names no path.")
+    return path

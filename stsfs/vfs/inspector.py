@@ -1,0 +1,307 @@
+"""Questions about a path that no kernel asks: what is it, what is known of it, forget that.
+
+Answers come from the same tree and cache as those for the kernel, so both always agree.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from stsfs.cache.block_cache import BlockCache
+from stsfs.cache.content import Content
+from stsfs.errors import DeadlineExceeded, NameTooLong, NotADirectory, NotFound, StsfsError
+from stsfs.store.object_store import ObjectVersion
+from stsfs.vfs import explain
+from stsfs.vfs.explain import Facts
+from stsfs.vfs.listing import is_file_name
+from stsfs.vfs.nodes import Directory, File, Node
+from stsfs.vfs.tree import Tree
+from stsfs.vfs.vfs import Vfs
+
+DEADLINE_S = 20.0
+"""For the LISTs of one question; less than the patience of whoever asks."""
+
+TURN_NODES = 2000
+"""After so many nodes others have their turn: a millisecond."""
+
+
+class KernelCache(Protocol):
+    """What the kernel remembers of this mount; implemented by `fuse.kernel_cache`."""
+
+    async def forget(self, entries: Collection[tuple[int, bytes]], inodes: Collection[int]) -> None:
+        """Ask again about these names (directory, name), and drop the pages of these inodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a path leads."""
+
+    path: str
+    """Below the mount point, beginning with `/`; as the kernel sees it, unless it is hidden."""
+
+    kind: explain.Kind
+    key: str
+    """The object's key, or what the keys of a directory begin with."""
+
+    parent: Directory | None = None
+    """The directory that has, or would have, the last component; None for the root."""
+
+    node: Node | None = None
+    error: StsfsError | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What a refresh has dropped."""
+
+    listings: int
+    memory_bytes: int
+    kernel_entries: int
+
+
+class Inspector:
+    """Looks into the tree and the cache of one mount, and makes them forget."""
+
+    def __init__(self, tree: Tree, cache: BlockCache, vfs: Vfs) -> None:
+        self._tree = tree
+        self._cache = cache
+        self._vfs = vfs
+
+    async def find(self, path: str) -> Found:
+        """What a path below the mount point is; asks the bucket where the tree does not know.
+
+        Never raises a StsfsError: what went wrong is in the answer. path has no leading slash of
+        its own, and may be the text of a key that no path can name (`a//b`).
+        """
+        root = self._tree.inodes.root
+        names = _normalised(path)
+        shown = "/" + "/".join(names)
+        path = path.removesuffix("/")
+        key = root.prefix + path
+        error: StsfsError = DeadlineExceeded(f"No answer within {DEADLINE_S:g} s.")
+        with trio.move_on_after(DEADLINE_S):
+            try:
+                found = await self._walk(shown, names)
+                unusual = path != "/".join(names) or isinstance(found.error, NameTooLong)
+                if found.kind == "absent" and unusual and await self._exists(root, key):
+                    reason = _why_hidden(root, key)
+                    return Found(f"/{path}", "hidden", key, error=found.error, reason=reason)
+                return found
+            except StsfsError as exc:
+                error = exc
+        return Found(shown, "unknown", key, error=error)
+
+    async def _walk(self, shown: str, names: list[str]) -> Found:
+        parent: Directory | None = None
+        node: Node = self._tree.inodes.root
+        for index, text in enumerate(names):
+            rest = "/".join(names[index:])
+            if isinstance(node, File):
+                error: StsfsError = NotADirectory(f"{node.version.key} is a file.")
+                return Found(shown, "absent", f"{node.version.key}/{rest}", error=error)
+            parent, name = node, _encoded(text)
+            key = f"{parent.prefix}{rest}"
+            if parent.parent is None and name in parent.site.reserved_names:
+                return Found(shown, "reserved", key, parent)
+            try:
+                below, _ = await self._tree.lookup(parent, name)
+            except NameTooLong as exc:
+                return Found(shown, "absent", key, error=exc)
+            if below is None:
+                return Found(shown, "absent", key, parent, error=_absent())
+            node = below
+        return Found(shown, _kind(node), key_of(node), parent, node)
+
+    async def _exists(self, root: Directory, key: str) -> bool:
+        """Whether the bucket has this key or one below it. Two LISTs at most."""
+        page = await root.site.store.list_page(key, keys_max=1)
+        if page.objects and page.objects[0].key == key:
+            return True
+        page = await root.site.store.list_page(f"{key}/", keys_max=1)
+        return bool(page.objects or page.prefixes)
+
+    def facts(
+        self, found: Found, credentials: StsfsError | None, *, refused_before: bool = False
+    ) -> Facts:
+        """All that the rules want to know; credentials is why there are none."""
+        node = found.node
+        if not isinstance(node, File):
+            return Facts(
+                kind=found.kind,
+                key=found.key,
+                error=found.error,
+                reason=found.reason,
+                shadows=self._shadows(found),
+                credentials=credentials,
+            )
+        content = self._cache.contents.get(node.version)
+        size_bytes = node.version.size_bytes
+        return Facts(
+            kind="file",
+            key=found.key,
+            size_bytes=size_bytes,
+            storage_class=node.storage_class,
+            outdated=node.outdated,
+            held_bytes=self.held_bytes(node.version),
+            failure=None if content is None else content.failure(0, size_bytes),
+            refused_before=refused_before,
+            credentials=credentials,
+        )
+
+    def held_bytes(self, version: ObjectVersion) -> int:
+        """How many bytes of a version are in memory."""
+        content = self._cache.contents.get(version)
+        return 0 if content is None else content.held_bytes
+
+    def listing_age(self, directory: Directory) -> dict[str, object] | None:
+        """How long the listing of a directory is still trusted, and what it has; None if none."""
+        listing = self._tree.known_listing(directory)
+        if listing is None:
+            return None
+        return {
+            "trusted_for_s": round(listing.expires_s - trio.current_time(), 1),
+            "entries": len(listing.entries),
+            "complete": listing.complete,
+        }
+
+    def open_handles(self, node: Node | None) -> int:
+        """How many handles are open on this very version."""
+        return sum(1 for handle in self._vfs.open_handles() if handle.file is node)
+
+    def hidden(self) -> Iterator[tuple[str, str]]:
+        """Hidden keys and why they are, in the directories listed now."""
+        for directory, key in self._tree.hidden():
+            yield key, explain.why_hidden(key, directory.prefix)
+
+    def _shadows(self, found: Found) -> bool:
+        if found.kind != "directory" or found.parent is None:
+            return False
+        listing = self._tree.known_listing(found.parent)
+        hidden = None if listing is None else listing.hidden.keys
+        return found.key.removesuffix("/") in (hidden or ())
+
+    async def forget(self, path: str, kernel: KernelCache) -> Forgotten:
+        """Drop what is known of a path: names, bytes in memory, and what the kernel has of both.
+
+        A directory is forgotten with all below it. Asks nobody; the next who looks does. Raises
+        DeadlineExceeded where the kernel takes too long.
+        """
+        parent, name, node = self._deepest_known(path)
+        top = node if isinstance(node, Directory) else None
+        inside = _Inside(top)
+        directories = [d for d in self._tree.known_directories() if inside(d)]
+        forgotten = sum(self._tree.distrust(each) for each in directories)
+        if parent is not None:
+            forgotten += self._tree.distrust(parent)
+        key, prefix = (None, top.prefix) if top is not None else (_key(parent, name), None)
+        memory_bytes = await self._forget_contents(key, prefix)
+        entries = {} if parent is None else {(parent.inode, name): None}
+        inodes: list[int] = []
+        for number, each in enumerate(self._tree.inodes.nodes()):
+            if inside(each) or (each.parent is parent and each.name == name):
+                if isinstance(each, File):
+                    inodes.append(each.inode)
+                if each.parent is not None and each is not top:
+                    entries[each.parent.inode, each.name] = None
+            if number % TURN_NODES == TURN_NODES - 1:
+                await trio.lowlevel.checkpoint()
+        for directory, missing in self._vfs.absent.names():
+            if inside(directory):
+                entries[directory.inode, missing] = None
+        with trio.move_on_after(DEADLINE_S) as scope:
+            await kernel.forget(entries.keys(), inodes)
+        if scope.cancelled_caught:
+            raise DeadlineExceeded(
+                "The kernel waits for requests that are under way before it forgets.",
+                remedy="It goes on by itself; look at `stsfs status` for what they wait for.",
+            )
+        return Forgotten(forgotten, memory_bytes, len(entries))
+
+    async def _forget_contents(self, key: str | None, prefix: str | None) -> int:
+        """Drop the bytes of one key, or of all keys below a prefix; returns how many."""
+        dropped_bytes = 0
+        contents: list[Content] = list(self._cache.contents.values())
+        for number, content in enumerate(contents):
+            version = content.version
+            if version.key == key or (prefix is not None and version.key.startswith(prefix)):
+                dropped_bytes += content.held_bytes
+                content.forget()
+            if number % TURN_NODES == TURN_NODES - 1:
+                await trio.lowlevel.checkpoint()
+        return dropped_bytes
+
+    def _deepest_known(self, path: str) -> tuple[Directory | None, bytes, Node | None]:
+        """The directory, the name in it and its node, as far down a path as anything is known."""
+        parent: Directory | None = None
+        name = b""
+        at: Node | None = self._tree.inodes.root
+        for text in _normalised(path):
+            if not isinstance(at, Directory):
+                break
+            parent, name, at = at, _encoded(text), self._tree.known_entry(at, _encoded(text))
+        return parent, name, at
+
+
+class _Inside:
+    """Whether a node is a directory or lies below it. Remembers, so that many are cheap."""
+
+    def __init__(self, top: Directory | None) -> None:
+        self._known: dict[Directory | None, bool] = {None: False}
+        if top is not None:
+            self._known[top] = True
+
+    def __call__(self, node: Node) -> bool:
+        at: Directory | None = node if isinstance(node, Directory) else node.parent
+        asked: list[Directory] = []
+        while at is not None and at not in self._known:
+            asked.append(at)
+            at = at.parent
+        answer = self._known[at]
+        for directory in asked:
+            self._known[directory] = answer
+        return answer
+
+
+def key_of(node: Node) -> str:
+    """An object's key, or what the keys of a directory begin with."""
+    return node.version.key if isinstance(node, File) else node.prefix
+
+
+def _kind(node: Node) -> explain.Kind:
+    return "file" if isinstance(node, File) else "directory"
+
+
+def _key(parent: Directory | None, name: bytes) -> str | None:
+    return None if parent is None else parent.prefix + name.decode("utf-8", "surrogateescape")
+
+
+def _why_hidden(root: Directory, key: str) -> str:
+    """The reason of the first component of a key that has one."""
+    prefix = root.prefix
+    for name in key[len(prefix) :].split("/"):
+        if not is_file_name(_encoded(name)):
+            break
+        prefix += f"{name}/"
+    return explain.why_hidden(key, prefix)
+
+
+def _absent() -> NotFound:
+    return NotFound("No object has this key, and no key begins with it and a slash.")
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _normalised(path: str) -> list[str]:
+    """The components of a path as the kernel walks them: there are no symbolic links."""
+    names: list[str] = []
+    for name in path.split("/"):
+        if name == "..":
+            del names[-1:]
+        elif name not in {"", "."}:
+            names.append(name)
+    return names

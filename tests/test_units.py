@@ -1,0 +1,73 @@
+"""The systemd units, judged by systemd's own tools; `make test-systemd` runs them."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stsfs.cli import exit_codes
+
+UNITS = Path(__file__).parents[1] / "systemd"
+SYSTEM, USER = UNITS / "stsfs@.service", UNITS / "user/stsfs@.service"
+EXPOSURE_MAX = 50
+"""Of 100. The rest is for what would hide the mount from others."""
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="needs systemd-analyze"
+)
+
+
+@pytest.fixture(params=[SYSTEM, USER], ids=["system", "user"])
+def instance(request, tmp_path):
+    """An instance of the unit whose command exists here."""
+    text = request.param.read_text()
+    assert text.count("\nExecStart=stsfs ") == 1
+    path = tmp_path / "stsfs@test.service"
+    path.write_text(text.replace("ExecStart=stsfs ", f"ExecStart={sys.executable} -m stsfs "))
+    return path
+
+
+@needs_systemd
+def test_systemd_finds_nothing_wrong_with_the_units(instance):
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--recursive-errors=no", instance],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_systemd
+def test_the_system_unit_is_confined_as_far_as_a_mount_allows():
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", SYSTEM],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("unit", [SYSTEM, USER], ids=["system", "user"])
+def test_nothing_gives_the_mount_a_namespace_of_its_own(unit):
+    """In which nobody else would see it."""
+    private = (
+        r"(?m)^(Private(Tmp|Devices|Mounts|Users)|Protect(System|Home|Kernel\w+|ControlGroups|Proc)"
+        r"|ProcSubset|DynamicUser|MountFlags|\w+Paths|Root\w+|TemporaryFileSystem|Bind\w+)="
+    )
+    assert re.findall(private, unit.read_text()) == []
+
+
+@pytest.mark.parametrize("unit", [SYSTEM, USER], ids=["system", "user"])
+def test_a_start_is_not_repeated_where_only_a_person_can_help(unit):
+    """And only codes that exist are listed; Synapse or S3 being down is worth another try."""
+    (line,) = re.findall(r"(?m)^RestartPreventExitStatus=(.*)$", unit.read_text())
+    listed = {int(word) for word in line.split()}
+    known = set(exit_codes._CODES.values())
+    assert listed <= known
+    assert {12, 31, 36, 37, 70, 71}.isdisjoint(listed)
+    assert {2, 3, 11, 14} <= listed
