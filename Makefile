@@ -2,7 +2,7 @@
 #
 # Virtual environments carry stamp files: a repeated run does nothing until pyproject.toml changes.
 # Variables: PYTHON (interpreter for the virtual environments), ARGS (more arguments for `demo`,
-# the tests and `bench`).
+# the tests, `soak` and `bench`).
 
 SHELL = /bin/sh
 .SHELLFLAGS = -eu -c
@@ -70,7 +70,7 @@ setup-test: $(VENV)/.setup-test test-tools $(SYNAPSECLIENT_VENV)/.setup ## the s
 demo: setup-demo ## a local S3 and a local Synapse, mounted and read: needs no account
 	@$(BIN)/stsfs demo $(ARGS)
 
-.PHONY: test check test-strict test-systemd bench format
+.PHONY: test check test-strict test-systemd soak bench format
 test: setup-test check ## checks and tests
 	@$(BIN)/python -m pytest -m "not strict and not systemd" $(ARGS)
 
@@ -86,6 +86,9 @@ test-strict: setup-test strict-tools ## tests against a real radosgw, which is s
 
 test-systemd: setup-test systemd-tools ## the units under a real systemd, in a container; needs root
 	@$(SUDO) $(BIN)/python -m pytest -m systemd tests/systemd $(ARGS)
+
+soak: setup-test ## twenty minutes of mixed readers while everything around the mount fails
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 bench: setup-test bench-tools ## compare speed with the peers that are installed
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -24,9 +24,10 @@ needs_systemd = pytest.mark.skipif(
 def instance(request, tmp_path):
     """An instance of the unit whose command exists here."""
     text = request.param.read_text()
-    assert text.count("\nExecStart=stsfs ") == 1
     path = tmp_path / "stsfs@test.service"
-    path.write_text(text.replace("ExecStart=stsfs ", f"ExecStart={sys.executable} -m stsfs "))
+    text, count = re.subn(r"(?m)^(ExecStart=.*)\bstsfs ", rf"\1{sys.executable} -m stsfs ", text)
+    assert count == 1
+    path.write_text(text)
     return path
 
 

@@ -1,5 +1,6 @@
 """Keeps tokens and keys out of core files."""
 
+import contextlib
 import resource
 from pathlib import Path
 
@@ -14,4 +15,5 @@ def keep_memory_out_of_core_files() -> None:
     daemon from the user, and from profilers and debuggers.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    COREDUMP_FILTER.write_text("0")
+    with contextlib.suppress(OSError):  # kernels that write no core files have no filter
+        COREDUMP_FILTER.write_text("0")

@@ -142,9 +142,9 @@ class _Mount:
     async def serve(self, ready: Callable[[], None]) -> None:
         """Serve until unmounted or told to stop.
 
-        Lifetimes, outermost first: what fetches (lease, cache, tree), the kernel session, who may
-        ask and stop (control socket, signals). After a failure the mount stays, dead, except
-        before it was ready.
+        Lifetimes, outermost first: what fetches (lease, cache, tree), signals, the kernel session,
+        who may ask (control socket), what the service manager hears. After a failure the mount
+        stays, dead, except before it was ready.
         """
         async with trio.open_nursery() as background:
             await background.start(self._lease.keep_fresh)
@@ -197,6 +197,7 @@ class _Mount:
     async def _serve_kernel(self, signals: AsyncIterator[int], ready: Callable[[], None]) -> None:
         async with trio.open_nursery() as serving:
             serving.start_soon(self._until_unmounted, serving.cancel_scope)
+            serving.start_soon(self._answer_nobody)
             serving.start_soon(self._stop_on_signal, signals)
             await self._raise_kernel_limits()
             record = self._record()
@@ -232,6 +233,10 @@ class _Mount:
         async for number in signals:
             log.info("got %s, unmounting", signal.Signals(number).name)
             await self._end()
+
+    async def _answer_nobody(self) -> None:
+        await self._session.let_go()
+        self._operations.cut_short()
 
     async def _end(self) -> None:
         await self._session.unmount()

@@ -13,6 +13,7 @@ import array
 import errno
 import logging
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -39,6 +40,19 @@ _INIT_REPLY_BYTES_MIN = _OUT_HEADER_BYTES + 24
 """A header and fuse_init_out up to max_write; an error is the header alone."""
 
 _REQUEST_BYTES_MAX = (1 << 20) + 4096
+
+
+class _Answered(logging.Filter):
+    """Drops what pyfuse3 says of a reply that nobody waits for any more.
+
+    The kernel answers it with ENOENT: the caller was killed, or the mount is gone.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().endswith(f"failed with {os.strerror(errno.ENOENT)}")
+
+
+logging.getLogger("pyfuse3").addFilter(_Answered())
 
 
 class Session:
@@ -118,6 +132,15 @@ class Session:
                     continue
                 raise
             return
+
+    async def let_go(self) -> None:
+        """Return when the kernel has given the connection up: unmounted, and no file open.
+
+        `serve` notices only when the last request has been answered, for which nobody waits then.
+        """
+        with select.epoll() as ended:
+            ended.register(self._session_fd, 0)  # no requests: the end is reported always
+            await trio.lowlevel.wait_readable(ended.fileno())
 
     def duplicate(self) -> int:
         """Another descriptor of the kernel connection, for a thread that writes to it."""

@@ -236,8 +236,8 @@ def test_the_manager_hears_of_readiness_trouble_and_life(stage, host, folder, pa
     assert not re.search("NOTIFY_SOCKET|WATCHDOG", inherited)
 
 
-def test_a_mount_that_does_not_answer_is_silent_to_the_watchdog(host, folder, path):
-    """A paused daemon says nothing; the manager would end it with SIGABRT, and it shows where."""
+def test_a_watchdog_that_aborts_the_daemon_learns_where_it_was(host, folder, path):
+    """SIGABRT, as a service manager sends it, shows the stack; the next mount clears the way."""
     with manager_of(host) as (manager, address):
         variables = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"}
         with foreground(host, folder.syn_id, path, **variables) as daemon:

@@ -1,5 +1,6 @@
 """Two users mount one location side by side; the kernel keeps them apart."""
 
+import json
 import os
 
 import pytest
@@ -106,3 +107,25 @@ def test_with_allow_other_the_permission_bits_decide(ada, bob, users, shared):
     assert ada.mount(shared.syn_id, "--allow-other", "--umask", "077").returncode == 0
     assert ada.run("cat", ada.place / "x").stdout.encode() == DATA
     assert "Permission denied" in users.run(bob.uid, "cat", ada.place / "x").stderr
+
+
+def test_three_mounts_of_two_users_share_a_cache_directory_and_no_bytes(
+    ada, bob, users, shared, mount
+):
+    disk = users.directory / "cache"
+    disk.mkdir()
+    disk.chmod(0o1777)
+    for user in (ada, bob):
+        assert user.mount(shared.syn_id, "--cache-dir", disk).returncode == 0
+    third = mount(shared.syn_id, "--cache-dir", disk)
+    assert (third / "x").read_bytes() == DATA
+    for user, other in ((ada, bob), (bob, ada)):
+        assert user.run("cat", user.place / "x").stdout.encode() == DATA
+        part = disk / f"stsfs-{user.uid}"
+        assert part.stat().st_uid == user.uid
+        assert "Permission denied" in other.run("ls", part).stderr
+    for user in (ada, bob):  # the end of a mount writes what waits
+        assert user.stsfs("unmount", user.place).returncode == 0
+        told = json.loads(user.stsfs("cache", "info", disk, "--json").stdout)
+        assert told["stored_bytes"] == len(DATA)
+        assert told["directory"] == str(disk / f"stsfs-{user.uid}")

@@ -1,0 +1,17 @@
+"""The short form of `make soak`: everything at once, for some seconds."""
+
+import pytest
+
+from tests.soak.soak import SHORT, Soak
+
+pytestmark = pytest.mark.mount
+
+
+def test_mixed_readers_in_bad_weather_see_right_bytes_and_nothing_grows(
+    stage, folder, host, tmp_path
+):
+    report = Soak(stage, folder, host, tmp_path / "cache", SHORT).run()
+    assert report["problems"] == []
+    assert report["faults"]["Synapse down"] >= 1
+    assert report["replacements"] > 10 <= report["attempts"]["stream"]
+    assert host.records() == []

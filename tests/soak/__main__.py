@@ -1,0 +1,57 @@
+"""Twenty minutes of mixed readers in bad weather: `python -m tests.soak --help`."""
+
+import json
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import click
+
+from tests.mount.live_mount import Host
+from tests.mount.stage import Stage
+from tests.soak.report import text_of
+from tests.soak.soak import Soak, long_plan
+
+
+@click.command()
+@click.option("--minutes", type=click.FloatRange(1, 600), default=20, show_default=True)
+@click.option(
+    "--lifetime",
+    "lifetime_s",
+    type=click.FloatRange(5, 3600),
+    default=20,
+    show_default=True,
+    metavar="S",
+    help="Of credentials, in seconds.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of all that is by chance.")
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write the report as JSON, too.",
+)
+def main(minutes: float, lifetime_s: float, seed: int, json_path: Path | None) -> None:
+    """Read a mount in every way while all around it fails, and look what is wrong or grows.
+
+    Ends with 1 if there is anything.
+    """
+    plan = long_plan(minutes, lifetime_s, seed)
+    with tempfile.TemporaryDirectory(prefix="stsfs-soak-") as name:
+        root = Path(name)
+        for each in ("s3", "home", "run"):
+            (root / each).mkdir()
+        with Stage(root / "s3") as stage:
+            host = Host(root / "home", root / "run", stage)
+            complain = partial(click.echo, err=True)
+            soak = Soak(stage, stage.folder(), host, root / "cache", plan, complain)
+            report = soak.run()
+    if json_path is not None:
+        json_path.write_text(json.dumps(report, indent=2))
+    click.echo(text_of(report))
+    sys.exit(1 if report["problems"] else 0)
+
+
+if __name__ == "__main__":
+    main()
