@@ -9,9 +9,15 @@ import pytest
 
 from stsfs.daemon import holders, mount_point, mount_probe, mountinfo
 from stsfs.daemon import unmount as unmounting
-from stsfs.daemon.mount_point import check_fuse, check_mount_point, claimed, clear_dead_mount
+from stsfs.daemon.mount_point import (
+    check_cache_dir,
+    check_fuse,
+    check_mount_point,
+    claimed,
+    clear_dead_mount,
+)
 from stsfs.daemon.mountinfo import MountEntry
-from stsfs.errors import AccessDenied, FuseUnavailable, MountBusy, MountPointUnusable
+from stsfs.errors import AccessDenied, BadArgument, FuseUnavailable, MountBusy, MountPointUnusable
 
 
 def test_unusable_mount_points(tmp_path):
@@ -160,3 +166,13 @@ def test_a_claim_ends_with_its_process(tmp_path, monkeypatch):
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], check=True)
     with claimed(M):
         pass
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "fuse", "lustre", "cifs"])
+def test_blocks_are_not_kept_on_a_network_file_system(monkeypatch, kind):
+    mounted = [MountEntry(Path("/"), "ext4", "d", "8:1"), MountEntry(M, kind, "server", "0:50")]
+    monkeypatch.setattr(mountinfo, "mounts", lambda: mounted)
+    with pytest.raises(BadArgument, match="no local disk") as raised:
+        check_cache_dir(M / "cache")
+    assert kind in raised.value.sentence
+    check_cache_dir(Path("/mnt/nvme"))

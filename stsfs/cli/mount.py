@@ -23,7 +23,13 @@ from stsfs.daemon.config import (
 )
 from stsfs.daemon.core_dumps import keep_memory_out_of_core_files
 from stsfs.daemon.logs import log_to_file, log_to_stderr
-from stsfs.daemon.mount_point import check_fuse, check_mount_point, claimed, clear_dead_mount
+from stsfs.daemon.mount_point import (
+    check_cache_dir,
+    check_fuse,
+    check_mount_point,
+    claimed,
+    clear_dead_mount,
+)
 from stsfs.daemon.notify import ServiceManager
 from stsfs.daemon.prices import read_prices
 from stsfs.daemon.runtime_dir import Claim
@@ -176,6 +182,8 @@ def mount(ctx: click.Context, /, mount_options: tuple[str, ...], **options: Any)
             click.echo(f"stsfs: cleared a dead mount away from {config.mount_path}", err=True)
         check_mount_point(config.mount_path)
         check_fuse(allow_other=config.allow_other)
+        if config.cache_dir is not None:
+            check_cache_dir(config.cache_dir)
         if config.foreground:
             ctx.exit(_serve_in_foreground(config, manager, claim))
         assert config.log_file is not None

@@ -3,16 +3,19 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from stsfs.daemon import mount_probe, mountinfo, runtime_dir
 from stsfs.daemon.unmount import detach
-from stsfs.errors import FuseUnavailable, MountPointUnusable
+from stsfs.errors import BadArgument, FuseUnavailable, MountPointUnusable
 
 FUSE_DEVICE = Path("/dev/fuse")
 FUSE_CONFIG = Path("/etc/fuse.conf")
+
+_NOT_LOCAL = re.compile(r"nfs|cifs|smb|9p|afs|ceph|lustre|gluster|beegfs|gpfs|fuse(\.|$)")
 
 
 PROBE_TIMEOUT_S = 5.0
@@ -86,6 +89,20 @@ def check_mount_point(path: Path) -> None:
         raise MountPointUnusable(
             f"{path} is not writable for you, and fusermount3 demands that.",
             remedy="Mount on a directory of your own.",
+        )
+
+
+def check_cache_dir(path: Path) -> None:
+    """Insist on a local file system for blocks on disk. Raises BadArgument.
+
+    Elsewhere they would be slower than the bucket, and SQLite's shared memory does not work.
+    """
+    entry = mountinfo.mount_above(path)
+    if entry is not None and _NOT_LOCAL.match(entry.filesystem_type):
+        raise BadArgument(
+            f"--cache-dir {path} lies on {entry.path} ({entry.filesystem_type}), which is no local "
+            "disk.",
+            remedy="Name a directory on a local disk, or leave --cache-dir out.",
         )
 
 

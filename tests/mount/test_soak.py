@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.soak.crews import KINDS
 from tests.soak.soak import SHORT, Soak
 
 pytestmark = pytest.mark.mount
@@ -12,6 +13,7 @@ def test_mixed_readers_in_bad_weather_see_right_bytes_and_nothing_grows(
 ):
     report = Soak(stage, folder, host, tmp_path / "cache", SHORT).run()
     assert report["problems"] == []
-    assert report["faults"]["Synapse down"] >= 1
-    assert report["replacements"] > 10 <= report["attempts"]["stream"]
+    assert report["outages_s"] > 0
+    assert report["replacements"] > 0
+    assert set(report["attempts"]) >= {kind for kinds in KINDS for kind in kinds}
     assert host.records() == []

@@ -1,6 +1,7 @@
 """Twenty minutes of mixed readers in bad weather: `python -m tests.soak --help`."""
 
 import json
+import signal
 import sys
 import tempfile
 from functools import partial
@@ -25,7 +26,7 @@ from tests.soak.soak import Soak, long_plan
     metavar="S",
     help="Of credentials, in seconds.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Of all that is by chance.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of what is left to chance.")
 @click.option(
     "--json",
     "json_path",
@@ -37,6 +38,7 @@ def main(minutes: float, lifetime_s: float, seed: int, json_path: Path | None) -
 
     Ends with 1 if there is anything.
     """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     plan = long_plan(minutes, lifetime_s, seed)
     with tempfile.TemporaryDirectory(prefix="stsfs-soak-") as name:
         root = Path(name)

@@ -1,5 +1,6 @@
 """What the daemon takes, sample by sample, and whether it stays level."""
 
+import os
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,6 +39,9 @@ class Meters:
     live: object
     rss_mib: list = field(default_factory=list)
     descriptors: list = field(default_factory=list)
+    """Other than sockets, which come and go with what there is to fetch."""
+
+    sockets: list = field(default_factory=list)
     threads: list = field(default_factory=list)
     inodes: list = field(default_factory=list)
     open_files: list = field(default_factory=list)
@@ -49,7 +53,9 @@ class Meters:
             facts = dict(line.split(":", 1) for line in lines)
             self.rss_mib.append(round(int(facts["VmRSS"].split()[0]) / 1024, 1))
             self.threads.append(int(facts["Threads"]))
-            self.descriptors.append(len(list(Path(f"/proc/{self.live.pid}/fd").iterdir())))
+            links = [_target(each) for each in Path(f"/proc/{self.live.pid}/fd").iterdir()]
+            self.sockets.append(sum(each.startswith("socket:") for each in links))
+            self.descriptors.append(len(links) - self.sockets[-1])
 
     def ask(self, stopping, period_s):
         """Look at what it says of itself."""
@@ -58,17 +64,25 @@ class Meters:
             self.inodes.append(status["inodes"])
             self.open_files.append(status["open_files"])
 
-    def levels(self, rss_tolerance_mib):
-        """Each series; memory may wander a little, since the trouble of each moment differs."""
+    def levels(self, rss_tolerance_mib, sockets_tolerance):
+        """Each series may wander a little, since the trouble of each moment differs."""
         return {
             "RSS": Level.of(self.rss_mib, "MiB", lambda m: max(rss_tolerance_mib, m / 20)),
-            "descriptors": Level.of(self.descriptors, "", lambda m: max(16, m / 4)),
-            "threads": Level.of(self.threads, "", lambda _: 8),
+            "descriptors": Level.of(self.descriptors, "", lambda _: 12),
+            "sockets": Level.of(self.sockets, "", lambda _: sockets_tolerance),
+            "threads": Level.of(self.threads, "", lambda _: 12),
             "inodes": Level.of(self.inodes, "", lambda m: max(40, m / 5)),
-            "open files": Level.of(self.open_files, "", lambda _: 4),
+            "open files": Level.of(self.open_files, "", lambda _: 12),
         }
 
     @staticmethod
     def as_json(levels):
         return {name: asdict(level) | {"is_level": level.is_level}
                 for name, level in levels.items()}  # fmt: skip
+
+
+def _target(link):
+    try:
+        return os.readlink(link)
+    except FileNotFoundError:
+        return ""

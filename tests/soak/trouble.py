@@ -77,7 +77,6 @@ class Weather:
     """Runs phases round and round, and tells the judge what may be noticed."""
 
     stage: object
-    folder: object
     live: object
     judge: object
     deadline_s: float
