@@ -51,6 +51,7 @@ class Meters:
         while not stopping.wait(period_s):
             lines = Path(f"/proc/{self.live.pid}/status").read_text().splitlines()
             facts = dict(line.split(":", 1) for line in lines)
+            assert "VmRSS" in facts, "the daemon has ended"
             self.rss_mib.append(round(int(facts["VmRSS"].split()[0]) / 1024, 1))
             self.threads.append(int(facts["Threads"]))
             links = [_target(each) for each in Path(f"/proc/{self.live.pid}/fd").iterdir()]

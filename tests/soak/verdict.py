@@ -40,6 +40,7 @@ def verdict(soak):
         "outages_s": round(weather.outages_s, 1),
         "sts": sts,
         "levels": soak.meters.as_json(levels),
+        "rss_mib": soak.meters.rss_mib,
         "inodes_at_the_end": inodes,
         "replacements": neighbours.replacements,
         "readers_killed": crews.kills,

@@ -101,7 +101,8 @@ class Index:
         ).fetchone()
         if row is None:
             return None
-        return ChunkRow(int.from_bytes(row[0], "little"), row[1], row[2])
+        digests = row[1].ljust(len(EMPTY_ROW.digests), b"\0")
+        return ChunkRow(int.from_bytes(row[0], "little"), digests, row[2])
 
     def put(self, version: bytes, number: int, row: ChunkRow) -> None:
         """Write one chunk's row, as used just now."""
@@ -112,8 +113,8 @@ class Index:
             (
                 version,
                 number,
-                row.held.to_bytes(HELD_BYTES, "little"),
-                row.digests,
+                row.held.to_bytes(HELD_BYTES, "little").rstrip(b"\0"),
+                row.digests.rstrip(b"\0"),  # small objects are many, and need little of it
                 row.stored_bytes,
                 int(time.time()),
             ),

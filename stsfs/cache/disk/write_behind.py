@@ -208,8 +208,9 @@ class WriteBehind:
         if outcome.no_room:
             self._health.say_once("the file system, or --cache-size, leaves it no room")
             return
-        self._health.worked()
-        self._written(batch)
+        if batch:
+            self._health.worked()
+            self._written(batch)
 
     async def _open(self) -> None:
         try:
