@@ -156,3 +156,12 @@ def sole(exc: BaseException) -> BaseException:
     while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
         exc = exc.exceptions[0]
     return exc
+
+
+def without_frames(exc: StsfsError) -> StsfsError:
+    """The error itself, of which the frames it came through are no longer kept alive.
+
+    Some errors are remembered, and a frame holds what it worked on: buffers, listings, itself.
+    """
+    exc.__traceback__ = exc.__context__ = exc.__cause__ = None
+    return exc

@@ -1,5 +1,6 @@
 """One connection against a scripted server: framing, reuse, and every way an answer can end."""
 
+import gc
 import socket
 import ssl
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ import pytest
 import trio
 
 from stsfs.demo.tls import make_local_tls
+from stsfs.store import http_connection
 from stsfs.store.counters import StoreCounters
 from stsfs.store.http_connection import STALL_S, TURN_BYTES, ConnectionBroken, connect
 from stsfs.store.http_pool import ConnectionPool
@@ -312,3 +314,21 @@ async def test_a_connection_opened_in_place_of_a_closed_one_keeps_within_the_lim
                 pool.give_back(connection)
             assert len(pool._idle) == 2
         pool.close()
+
+
+async def test_an_answer_leaves_nothing_to_the_garbage_collector():
+    async def script(peer):
+        for _ in range(5):
+            await peer.answer(chunked(b"body"))
+
+    async with connected(script) as connection:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                head = await connection.ask(REQUEST)
+                assert await whole_body(connection, head) == b"body"
+            kept = [each for each in gc.get_objects() if isinstance(each, http_connection._Parser)]
+            assert len(kept) == 1
+        finally:
+            gc.enable()

@@ -1,8 +1,11 @@
 """Whatever a request runs into, the kernel gets one errno, and the mount goes on."""
 
+import contextlib
 import errno
+import gc
 import logging
 import stat
+import types
 
 import pyfuse3
 import pytest
@@ -158,3 +161,19 @@ async def test_bytes_come_as_a_view_of_the_cache(operations):
     assert bytes(view) == b"23456789"
     assert bytes(await operations.read(handle, 10, 5)) == b""
     await operations.release(handle)
+
+
+async def test_a_failed_request_leaves_no_frames_to_the_garbage_collector(operations, store):
+    entry = await operations.lookup(ROOT_INODE, b"x", CALLER)
+    store.script("read_range", *[Fault(AccessDenied("no"))] * 5)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            with contextlib.suppress(pyfuse3.FUSEError):
+                await operations.open(entry.st_ino, 0, CALLER)
+        kept = [each for each in gc.get_objects() if isinstance(each, types.TracebackType)]
+        assert kept == []
+    finally:
+        gc.enable()
+    assert store.scripts["read_range"] == []

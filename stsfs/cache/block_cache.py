@@ -14,7 +14,7 @@ from stsfs.cache.block_pool import Block, BlockPool
 from stsfs.cache.content import Content, Run
 from stsfs.cache.disk.tier import DiskTier
 from stsfs.cache.fill import Fill
-from stsfs.errors import StaleVersion, StoreFailure, StsfsError
+from stsfs.errors import StaleVersion, StoreFailure, StsfsError, without_frames
 from stsfs.store.object_store import ObjectStore, ObjectVersion
 
 log = logging.getLogger(__name__)
@@ -273,7 +273,7 @@ class BlockCache:
                         content.version, fill.start, fill.stop, fill, ahead=ahead
                     )
         except StsfsError as exc:
-            error = exc
+            error = without_frames(exc)
         except Exception as exc:
             log.critical("bug while reading %r", content.version.key, exc_info=exc)
             error = StoreFailure(f"A bug of stsfs: {exc!r}.")

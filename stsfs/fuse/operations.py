@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import pyfuse3
 import trio
 
-from stsfs.errors import DeadlineExceeded, StsfsError, sole
+from stsfs.errors import DeadlineExceeded, StsfsError, sole, without_frames
 from stsfs.fuse import errno_table
 from stsfs.vfs.nodes import Directory, Node
 from stsfs.vfs.refusals import Refusals
@@ -185,6 +185,8 @@ class Operations(pyfuse3.Operations):
                     sentence, remedy = exc.sentence, exc.remedy
                 name = errno.errorcode[reply.errno]
                 self._refusals.note(path, operation, name, sentence, remedy)
+        if isinstance(exc, StsfsError):
+            without_frames(exc)
         return pyfuse3.FUSEError(reply.errno)
 
     def _path(self, operation: str, number: int, args: tuple[Any, ...]) -> str:

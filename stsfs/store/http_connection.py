@@ -53,12 +53,13 @@ class _Parser:
         self.complete = False
         self.ended = False
         self.body: list[bytes] = []
-        self.http = httptools.HttpResponseParser(self)
+        self.http: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.head.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
+        assert self.http is not None
         self.complete = True
         self.head.status = self.http.get_status_code()
         self.head.keep_alive = self.http.should_keep_alive()
@@ -85,6 +86,7 @@ class Connection:
         self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
         self._left = self._scratch[:0]
         self._parser: _Parser | None = None
+        self._http: httptools.HttpResponseParser | None = None
         self._body_left_bytes = 0
         self.reused = False
         self.ahead = False
@@ -140,13 +142,18 @@ class Connection:
         body_bytes = len(head) - (end + 4)
         self._left = self._scratch[count - body_bytes : count]
         parser = _Parser()
+        # Each holds the other: one cycle per answer, which nothing would collect for minutes.
+        http = parser.http
+        assert http is not None
         try:
-            parser.http.feed_data(bytes(memoryview(head)[: end + 4]))
+            http.feed_data(bytes(memoryview(head)[: end + 4]))
         except httptools.HttpParserError as exc:
             raise ConnectionBroken(f"not HTTP: {exc}") from exc
+        finally:
+            parser.http = None
         if not parser.complete:
             raise ConnectionBroken("an incomplete head")
-        self._parser = parser
+        self._parser, self._http = parser, http
         self._body_left_bytes = parser.head.length_bytes or 0
         return parser.head
 
@@ -197,8 +204,9 @@ class Connection:
                 left_bytes -= count
                 yield bytes(piece[:count])
             return
-        parser = self._parser
+        parser, http = self._parser, self._http
         assert parser is not None
+        assert http is not None
         piece = memoryview(bytearray(4 * _SCRATCH_BYTES))
         while not parser.ended:
             try:
@@ -208,7 +216,7 @@ class Connection:
                     raise
                 return  # no length, no chunks: the end of the connection ends the body
             try:
-                parser.http.feed_data(bytes(piece[:count]))
+                http.feed_data(bytes(piece[:count]))
             except httptools.HttpParserError as exc:
                 raise ConnectionBroken(f"not HTTP: {exc}") from exc
             for data in parser.body:
