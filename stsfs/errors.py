@@ -15,7 +15,7 @@ class StsfsError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.sentence} {self.remedy}".rstrip()
+        return joined(self.sentence, self.remedy)
 
 
 # What a file system request can end with.
@@ -149,6 +149,13 @@ class NoSuchMount(StsfsError):
 
 class MountBusy(StsfsError):
     """Files of the mount are still open."""
+
+
+def joined(sentence: str, remedy: str) -> str:
+    """A sentence and what can be done about it, in one line."""
+    if remedy and sentence[-1:].isalnum():  # words of a server, which need no period
+        sentence += "."
+    return f"{sentence} {remedy}".rstrip()
 
 
 def sole(exc: BaseException) -> BaseException:

@@ -103,4 +103,4 @@ def test_in_a_directory_that_is_gone_the_word_of_the_shell_is_taken(known, tmp_p
 @pytest.mark.parametrize("name", NAMES)
 def test_a_schema_is_one_and_describes_every_command_that_answers_in_json(name):
     Draft202012Validator.check_schema(schema(name))
-    assert schema(name)["title"].startswith(f"stsfs {name} --")
+    assert schema(name)["title"].startswith(f"stsfs {name} ")

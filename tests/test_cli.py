@@ -244,3 +244,19 @@ def test_a_missing_extra_is_named_with_a_remedy(stsfs, monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
     result = stsfs("demo")
     assert (result.exit_code, "pip install '.[demo]'" in result.stderr) == (8, True)
+
+
+def test_output_that_nobody_reads_any_more_is_no_bug(tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "stsfs", "list", "--json"],
+        env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "XDG_STATE_HOME": str(tmp_path)},
+        cwd=ROOT,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")

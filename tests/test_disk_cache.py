@@ -1,6 +1,7 @@
 """The cache directory without an event loop: what is written, verified, given up and begun anew."""
 
 import contextlib
+import errno
 import os
 import signal
 import sqlite3
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stsfs.cache.content import GRAIN_BYTES
-from stsfs.cache.disk import disk_cache
+from stsfs.cache.disk import chunk_file, disk_cache
 from stsfs.cache.disk.directory import CacheDirectory, UnusableDirectory
 from stsfs.cache.disk.disk_cache import DiskCache, Lost, Piece, Work
 from stsfs.cache.disk.layout import CHUNK_BYTES, bits
@@ -44,16 +45,17 @@ def put(disk, version=A, start=0, data=DATA):
 
 def get(disk, version=A, start=0, stop=SIZE, size_bytes=SIZE):
     buffer = memoryview(bytearray(stop - start + 2 * GRAIN_BYTES))
-    return bytes(disk.read(version, size_bytes, start, stop, buffer))
+    found = disk.read(version, size_bytes, start, stop, buffer)
+    return found if found is None else bytes(found)
 
 
 def chunk_files(directory):
     return [path for path in directory.chunks.rglob("*") if path.is_file()]
 
 
-def set_format(directory, number):
-    with contextlib.closing(sqlite3.connect(directory.index)) as connection:
-        connection.execute(f"PRAGMA user_version = {number}")
+def damage_rows(directory):
+    with contextlib.closing(sqlite3.connect(directory.index)) as connection, connection:
+        connection.execute("UPDATE chunk SET held = 'text'")
 
 
 def flip(path, offset):
@@ -78,7 +80,7 @@ def test_a_restart_finds_everything_without_looking_at_the_files(disk, directory
     disk.close()
     monkeypatch.setattr(os, "scandir", None)
     again = DiskCache(directory, limit_bytes=64 * MIB)
-    assert again.open().stored_bytes == len(DATA)
+    assert again.open() >= len(DATA)
     assert get(again) == DATA
     again.close()
 
@@ -105,7 +107,9 @@ def test_a_file_cut_short_or_gone_is_a_miss(disk, directory):
     os.truncate(path, 3 * GRAIN_BYTES + 100)
     assert get(disk) == DATA[: 3 * GRAIN_BYTES]
     path.unlink()
-    assert get(disk) == b""
+    assert get(disk) is None
+    path.mkdir()
+    assert get(disk) is None
 
 
 def test_a_file_of_another_version_is_a_miss(disk, directory):
@@ -123,7 +127,7 @@ def test_what_is_there_is_not_written_again(disk):
 
 
 def test_the_limit_holds_and_what_was_used_last_stays(directory):
-    disk = DiskCache(directory, limit_bytes=40 * MIB)
+    disk = DiskCache(directory, limit_bytes=41 * MIB)
     disk.open()
     data = pattern(4711, CHUNK_BYTES)
     versions = [bytes([n]) * 16 for n in range(8)]
@@ -135,7 +139,7 @@ def test_the_limit_holds_and_what_was_used_last_stays(directory):
             put(disk, version, data=data)
         disk.work(Work(used={(versions[0], 0)}))
         outcome = put(disk, versions[5], data=data)
-    assert outcome.evicted_bytes == CHUNK_BYTES
+    assert outcome.evicted_bytes == CHUNK_BYTES + disk_cache.ROW_BYTES
     assert outcome.stored_bytes <= disk.limit_bytes
     assert [bool(disk.held(version)) for version in versions[:6]] == [True, False] + [True] * 4
     assert len(chunk_files(directory)) == 5
@@ -146,10 +150,10 @@ def test_the_last_tenth_of_the_file_system_is_left_alone(disk, directory, monkey
     put(disk)
     monkeypatch.setattr(CacheDirectory, "free_bytes", lambda self: -MIB)
     outcome = put(disk, B)
-    assert outcome.no_room
     assert outcome.written_bytes == 0
-    assert outcome.evicted_bytes == len(DATA)  # others need the space more
+    assert outcome.evicted_bytes >= len(DATA)  # others need the space more
     assert not chunk_files(directory)
+    assert put(disk, B).no_room
 
 
 def test_free_space_is_what_lies_above_the_last_tenth(disk, directory, monkeypatch):
@@ -160,31 +164,58 @@ def test_free_space_is_what_lies_above_the_last_tenth(disk, directory, monkeypat
     assert directory.free_bytes() == 30 * 4096
 
 
-@pytest.mark.parametrize("damage", [b"not a database at all" * 1000, None])
-def test_a_broken_index_or_one_of_another_format_is_begun_anew(disk, directory, damage):
+def test_a_file_that_is_no_index_is_begun_anew(disk, directory):
     put(disk)
     disk.close()
-    if damage is not None:
-        directory.index.write_bytes(damage)
-    else:
-        set_format(directory, 99)
+    directory.index.write_bytes(b"not a database at all" * 1000)
     again = DiskCache(directory, limit_bytes=64 * MIB)
-    assert again.open().chunks == 0
+    assert again.open() == 0
     assert not chunk_files(directory)
     put(again)
     assert get(again) == DATA
     again.close()
 
 
+def test_an_index_found_damaged_is_begun_anew_at_the_next_opening(disk, directory):
+    put(disk)
+    damage_rows(directory)
+    with pytest.raises(sqlite3.DatabaseError, match="damaged"):
+        disk.held(A)
+    assert disk.open() == 0
+    assert not chunk_files(directory)
+    put(disk)
+    assert get(disk) == DATA
+
+
 def test_a_mount_notices_that_another_began_anew(disk, directory):
     put(disk)
-    set_format(directory, 99)
+    damage_rows(directory)
     other = DiskCache(directory, limit_bytes=64 * MIB)
-    other.open()
+    with pytest.raises(sqlite3.DatabaseError):
+        other.held(A)
+    assert other.open() == 0
     put(other, B)
     assert disk.held(A) == {}
     assert get(disk, B) == DATA
     other.close()
+
+
+def test_a_write_that_fails_leaves_no_file_that_nobody_counts(disk, directory, monkeypatch):
+    def fail(path, parts):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(chunk_file, "write", fail)
+    with pytest.raises(OSError, match="No space"):
+        put(disk)
+    assert not chunk_files(directory)
+
+
+def test_small_objects_are_counted_with_what_they_take_on_disk(disk):
+    for number in range(10):
+        put(disk, bytes([number]) * 16, data=b"tiny")
+    assert disk.stored_bytes() == 10 * (disk_cache.ROW_BYTES + disk_cache.DISK_BLOCK_BYTES)
 
 
 def test_a_directory_that_vanished_is_an_error_and_not_an_empty_cache(disk, directory, tmp_path):
@@ -200,9 +231,10 @@ def test_clearing_gives_everything_up_and_the_others_go_on(disk, directory):
     put(disk)
     put(disk, B)
     other = DiskCache(directory, limit_bytes=64 * MIB)
-    assert other.clear() == 2 * len(DATA)
+    assert other.clear() >= 2 * len(DATA)
     assert not chunk_files(directory)
-    assert get(disk) == b""
+    assert not list(directory.path.glob("gone-*"))
+    assert get(disk) is None
     put(disk)
     assert get(other) == DATA
     other.close()
@@ -271,11 +303,11 @@ def test_a_writer_killed_at_any_moment_leaves_only_right_bytes(directory, tmp_pa
                 writer.stdout.readline()
             writer.send_signal(signal.SIGKILL)
         disk = DiskCache(directory, limit_bytes=64 * MIB)
-        totals = disk.open()
-        assert totals.chunks >= min(2 + 5 * kill, 49)
+        disk.open()
+        assert disk.totals().chunks >= min(2 + 5 * kill, 49)
         for number in range(50):
             version = bytes([number]) * 16
             held = disk.held(version)
             found = get(disk, version, stop=MIB, size_bytes=MIB)
-            assert found == (data if held else b"")
+            assert found == (data if held else None)
         disk.close()

@@ -150,7 +150,7 @@ async def test_a_damaged_grain_is_fetched_again_and_repaired(directory, store):
     path.write_bytes(damaged)
     async with mounted(directory, store) as mount:
         assert await mount.read(version) == DATA
-        assert mount.status["corrupt"] == 1
+        assert mount.status["damaged"] == 1
     assert store.fetched_bytes == MIB
     store.reads.clear()
     async with mounted(directory, store) as mount:

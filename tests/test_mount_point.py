@@ -175,4 +175,10 @@ def test_blocks_are_not_kept_on_a_network_file_system(monkeypatch, kind):
     with pytest.raises(BadArgument, match="no local disk") as raised:
         check_cache_dir(M / "cache")
     assert kind in raised.value.sentence
-    check_cache_dir(Path("/mnt/nvme"))
+    check_cache_dir(Path("/tmp/nvme"))
+
+
+def test_a_cache_directory_is_made_only_where_its_parent_is(tmp_path):
+    check_cache_dir(tmp_path / "cache")
+    with pytest.raises(BadArgument, match="does not exist"):
+        check_cache_dir(tmp_path / "disk" / "cache")

@@ -21,6 +21,7 @@ from stsfs.errors import StsfsError, TokenRejected
 def body(ready):
     {body}
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored
 try:
     pid = run_in_background(body, Path({log!r}))
     print(json.dumps({{"pid": pid}}))

@@ -124,6 +124,11 @@ class BlockPool:
         return self.blocks_made - len(self._free) - len(self._spent) - len(self._idle)
 
     @property
+    def is_wanted(self) -> bool:
+        """Somebody waits for blocks."""
+        return bool(self._waiters)
+
+    @property
     def available_count(self) -> int:
         """Blocks that `take_nowait` could give; below 0 while pinned ones exceed the budget."""
         return self.blocks_max - self.pinned_count

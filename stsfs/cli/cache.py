@@ -1,6 +1,7 @@
 """`stsfs cache`: what lies in a cache directory, and how to be rid of it."""
 
 import json
+import sqlite3
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,14 +9,14 @@ from typing import Any
 
 import click
 
-from stsfs.cache.disk.directory import CacheDirectory
+from stsfs.cache.disk.directory import CacheDirectory, UnusableDirectory
 from stsfs.cache.disk.disk_cache import DiskCache
-from stsfs.cache.disk.health import Trouble
 from stsfs.cli.asking import ask_mount
 from stsfs.daemon import runtime_dir
 from stsfs.daemon.config import format_size
 from stsfs.errors import BadArgument, StoreFailure
 
+_TROUBLE = (OSError, sqlite3.Error, UnusableDirectory)
 _DIRECTORY = click.Path(path_type=Path, resolve_path=True)
 
 
@@ -40,7 +41,7 @@ def info(directory: Path | None, as_json: bool) -> None:
         totals = disk.totals()
         disk.close()
         free_bytes = found.free_bytes()
-    except Trouble as exc:
+    except _TROUBLE as exc:
         raise _unusable(found, exc) from exc
     answer = {
         "directory": str(found.path),
@@ -66,7 +67,7 @@ def clear(directory: Path | None) -> None:
         disk = DiskCache(found, limit_bytes=0)
         cleared_bytes = disk.clear()
         disk.close()
-    except Trouble as exc:
+    except _TROUBLE as exc:
         raise _unusable(found, exc) from exc
     click.echo(f"{format_size(cleared_bytes)} given up in {found.path}.")
 

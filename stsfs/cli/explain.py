@@ -12,7 +12,7 @@ from stsfs.daemon.runtime_dir import KnownMount
 
 
 @click.command()
-@click.argument("path", type=click.Path())
+@click.argument("path", type=click.Path(readable=False))
 @click.option("--json", "as_json", is_flag=True, help="The daemon's answer as it is, for scripts.")
 def explain(path: str, as_json: bool) -> None:
     """Say what PATH is, what was last refused there, and what the rules answer.

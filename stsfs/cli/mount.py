@@ -75,7 +75,7 @@ _FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
 
 @click.command()
 @click.argument("location")
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=click.Path(readable=False, path_type=Path))
 @click.option("-f", "--foreground", is_flag=True, help="Do not go into the background.")
 @click.option("--rw", is_flag=True, help="Mount for writing (not available in this version).")
 @click.option(

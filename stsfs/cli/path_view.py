@@ -8,6 +8,7 @@ from rich.text import Text
 
 from stsfs.cli.tables import fields, printable
 from stsfs.daemon.config import KIB, format_size
+from stsfs.errors import joined
 
 
 def explanation(answer: dict[str, Any]) -> RenderableType:
@@ -72,7 +73,7 @@ def _verdict(verdict: dict[str, Any]) -> str:
 
 
 def _sentences(told: dict[str, Any]) -> str:
-    return " ".join(told[name] for name in ("sentence", "remedy") if told[name])
+    return joined(told["sentence"], told["remedy"])
 
 
 def _known(answer: dict[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from stsfs.daemon.config import format_size
 
 
 @click.command()
-@click.argument("path", type=click.Path())
+@click.argument("path", type=click.Path(readable=False))
 @click.option("--json", "as_json", is_flag=True, help="What was dropped, for scripts.")
 def refresh(path: str, as_json: bool) -> None:
     """Forget what is known of PATH: names, cached bytes, and what the kernel has of both.

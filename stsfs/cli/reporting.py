@@ -1,6 +1,7 @@
 """How a command ends: its sentence on stderr and its exit code, never a bare traceback."""
 
 import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -33,6 +34,10 @@ def reports_errors(ctx: click.Context) -> Iterator[None]:
         yield
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; what is buffered must not be tried again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        ctx.exit(1)
     except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001 - the last stop of all errors
         exc = sole(raised)
         if ctx.meta.get(DEBUG_KEY):

@@ -10,7 +10,7 @@ from stsfs.cli.asking import ask_mount, choose
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path), required=False)
+@click.argument("path", type=click.Path(readable=False, path_type=Path), required=False)
 @click.option("--hidden", is_flag=True, help="The keys that cannot be shown as files, and why.")
 @click.option("--json", "as_json", is_flag=True, help="The daemon's answer as it is, for scripts.")
 def status(path: Path | None, hidden: bool, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from stsfs.cli.cost_view import cost_rows
 from stsfs.cli.path_view import format_when
 from stsfs.cli.tables import fields, grid, printable
 from stsfs.daemon.config import format_size
+from stsfs.errors import joined
 
 
 def sections(answer: dict[str, Any]) -> Iterator[RenderableType]:
@@ -179,7 +180,7 @@ def _handles(handles: list[dict[str, Any]], count: int) -> RenderableType:
 def _errors(last: list[dict[str, Any]]) -> RenderableType:
     table = grid("when", "errno", "path", "why")
     for error in last:
-        why = " ".join(str(error[key]) for key in ("sentence", "remedy") if error.get(key))
+        why = joined(str(error.get("sentence", "")), str(error.get("remedy", "")))
         table.add_row(
             format_when(error["when_unix_s"]) if "when_unix_s" in error else "",
             str(error.get("errno", "")),

@@ -12,7 +12,7 @@ TIMEOUT_S_DEFAULT = 60.0
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(readable=False, path_type=Path))
 @click.option("--lazy", is_flag=True, help="Detach now; open files can still be read to their end.")
 @click.option(
     "--wait",

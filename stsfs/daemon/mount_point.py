@@ -93,9 +93,10 @@ def check_mount_point(path: Path) -> None:
 
 
 def check_cache_dir(path: Path) -> None:
-    """Insist on a local file system for blocks on disk. Raises BadArgument.
+    """Insist on a place on a local file system for blocks on disk. Raises BadArgument.
 
-    Elsewhere they would be slower than the bucket, and SQLite's shared memory does not work.
+    Elsewhere they would be slower than the bucket, and SQLite's shared memory does not work. A
+    path of which more than the end is missing is a disk that is not mounted, or mistyped.
     """
     entry = mountinfo.mount_above(path)
     if entry is not None and _NOT_LOCAL.match(entry.filesystem_type):
@@ -103,6 +104,11 @@ def check_cache_dir(path: Path) -> None:
             f"--cache-dir {path} lies on {entry.path} ({entry.filesystem_type}), which is no local "
             "disk.",
             remedy="Name a directory on a local disk, or leave --cache-dir out.",
+        )
+    if not path.exists() and not path.parent.is_dir():
+        raise BadArgument(
+            f"--cache-dir {path} cannot be made: {path.parent} does not exist.",
+            remedy="Mount the disk that belongs there, or make the directory.",
         )
 
 

@@ -87,7 +87,7 @@ def what(facts: Facts) -> str:
         case "unknown":
             return "Not known: the bucket could not be asked."
         case "absent":
-            return "Nothing is there."
+            return "Nothing, as far as is known here."
 
 
 def reading(facts: Facts) -> Verdict:

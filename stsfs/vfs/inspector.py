@@ -289,7 +289,10 @@ def _why_hidden(root: Directory, key: str) -> str:
 
 
 def _absent() -> NotFound:
-    return NotFound("No object has this key, and no key begins with it and a slash.")
+    return NotFound(
+        "When its directory was last listed no object had this key.",
+        remedy="If it was made elsewhere since, `stsfs refresh` of this path shows it at once.",
+    )
 
 
 def _encoded(text: str) -> bytes:

@@ -174,7 +174,7 @@ def test_a_flipped_byte_is_noticed_and_fetched_again(stage, mount, folder, files
     second = mount(folder.syn_id, "--cache-dir", cache_dir)
     assert wrong_files(second, files) == []
     assert 0 < fetched_bytes(stage) < sum(map(len, files.values()))
-    assert disk_of(second)["corrupt"] == len(flipped)
+    assert disk_of(second)["damaged"] == len(flipped)
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def test_cached_bytes_can_be_looked_at_and_given_up(host, mount, stage, folder, 
     assert wrong_files(live, files) == []
     wait_until(live, lambda disk: not disk["waiting_bytes"])
     held = checked("cache", host.stsfs("cache", "info", "--json").stdout)
-    assert held["stored_bytes"] == sum(map(len, files.values()))
+    assert held["stored_bytes"] >= sum(map(len, files.values()))
     assert held["versions"] == len(files)
     assert held["mounts"] == [str(live.path)]
     shown = host.stsfs("cache", "info", cache_dir).stdout
@@ -293,6 +293,6 @@ def test_cached_bytes_can_be_looked_at_and_given_up(host, mount, stage, folder, 
     assert chunk_files(cache_dir) == []
     again = mount(folder.syn_id, "--cache-dir", cache_dir)
     assert wrong_files(again, files) == []
-    assert fetched_bytes(stage) >= 2 * held["stored_bytes"]
+    assert fetched_bytes(stage) >= 2 * sum(map(len, files.values()))
     nothing = host.stsfs("cache", "info", cache_dir / "elsewhere")
     assert (nothing.returncode, "holds no disk cache" in nothing.stderr) == (2, True)

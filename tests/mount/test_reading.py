@@ -176,7 +176,7 @@ def test_attributes_are_those_of_an_object(live, shown):
 
 def test_owner_and_mode_are_options(folder, mount):
     folder.write("x", b"x")
-    live = mount(folder.syn_id, "--uid", "1234", "--gid", "2345", "--umask", "077")
+    live = mount(folder.syn_id, "--uid", "1234", "--gid", "2345", "--umask", "044")
     status = (live / "x").stat()
     assert (status.st_uid, status.st_gid) == (1234, 2345)
     assert stat.filemode(status.st_mode) == "-r--------"

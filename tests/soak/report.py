@@ -21,7 +21,7 @@ def text_of(report):
         + _pairs({kind: n["count"] for kind, n in report["requests"].items()})
         + f", {sum(n['retries'] for n in report['requests'].values())} repeated,"
         f" {sum(n['failures'] for n in report['requests'].values())} in vain",
-        f"disk cache     {disk['state']}, {disk['corrupt']} corrupt reads noticed",
+        f"disk cache     {disk['state']}, {disk['damaged']} damaged reads noticed",
         f"log lines      {_pairs(report['log_lines']) or 'none above INFO'}",
         f"inodes         {report['inodes_at_the_end']} once the kernel had forgotten all",
     ]

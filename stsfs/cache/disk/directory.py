@@ -3,8 +3,12 @@
 import contextlib
 import os
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
+
+FORMAT = 1
+"""Part of the names: mounts of another version of this program keep out of each other's way."""
 
 RESERVED_SHARE = 10
 """One part in so many of the file system always stays free: its last tenth is not ours."""
@@ -39,17 +43,24 @@ class CacheDirectory:
     @property
     def index(self) -> Path:
         """The SQLite database."""
-        return self.path / "index.sqlite3"
+        return self.path / f"index-{FORMAT}.sqlite3"
 
     @property
     def chunks(self) -> Path:
         """What the chunk files lie in."""
-        return self.path / "chunks"
+        return self.path / f"chunks-{FORMAT}"
 
     @property
     def lock(self) -> Path:
         """Held by whoever throws the index away; its time says when that was last."""
         return self.path / "lock"
+
+    def put_chunks_aside(self) -> Path:
+        """Begin with no chunk files, at once; returns what the caller has to remove."""
+        aside = self.path / f"gone-{os.getpid()}-{time.monotonic_ns()}"
+        self.chunks.rename(aside)
+        self.chunks.mkdir(mode=0o700)
+        return aside
 
     def era(self) -> int:
         """A number that changes when the index is thrown away. Raises OSError."""
@@ -61,7 +72,7 @@ class CacheDirectory:
 
     def prepare(self) -> None:
         """Create what is missing. Raises UnusableDirectory, or OSError."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(exist_ok=True)
         with contextlib.suppress(FileExistsError):
             self.path.mkdir(mode=0o700)
         status = self.path.lstat()

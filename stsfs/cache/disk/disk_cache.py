@@ -4,6 +4,7 @@ Everything here may block, so it is called in worker threads only; `tier` does t
 """
 
 import contextlib
+import errno
 import fcntl
 import queue
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 from stsfs.cache.content import GRAIN_BYTES
 from stsfs.cache.disk import chunk_file
 from stsfs.cache.disk.directory import CacheDirectory
-from stsfs.cache.disk.index import EMPTY_ROW, ChunkRow, Index, Totals, WrongFormat
+from stsfs.cache.disk.index import EMPTY_ROW, ChunkRow, DamagedIndex, Index, Totals
 from stsfs.cache.disk.layout import (
     CHUNK_BYTES,
     DIGEST_BYTES,
@@ -30,8 +31,12 @@ from stsfs.cache.disk.layout import (
 SLACK_BYTES = 32 * 1024 * 1024
 """Given up beyond what is needed, so that not every write has to look for room."""
 
-EVICTED_AT_ONCE = 16
-"""Chunks looked up together when room is needed."""
+EVICTED_MAX = 256
+"""Chunks given up in one transaction: other mounts wait for it."""
+
+DISK_BLOCK_BYTES = 4096
+ROW_BYTES = 4096
+"""What a chunk takes beside its bytes: an inode and a row. It counts where objects are small."""
 
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -89,19 +94,20 @@ class DiskCache:
         self.directory = directory
         self.limit_bytes = limit_bytes
         self._idle: queue.SimpleQueue[tuple[Index, int]] = queue.SimpleQueue()
+        self._broken_era: int | None = None
 
-    def open(self) -> Totals:
-        """Create what is missing, and begin anew where the index is broken or of another format."""
+    def open(self) -> int:
+        """Create what is missing, begin anew where the index was found broken; bytes stored."""
         self.directory.prepare()
         try:
-            with self._index() as index:
-                return index.totals()
-        except (WrongFormat, sqlite3.DatabaseError) as exc:
-            if isinstance(exc, sqlite3.DatabaseError) and not _is_broken(exc):
+            if self._broken_era is None:
+                return self.stored_bytes()
+        except sqlite3.DatabaseError:
+            if self._broken_era is None:
                 raise
-        self._begin_anew()
-        with self._index() as index:
-            return index.totals()
+        self._begin_anew(self._broken_era)
+        self._broken_era = None
+        return self.stored_bytes()
 
     def close(self) -> None:
         """End the connections that are idle."""
@@ -114,10 +120,10 @@ class DiskCache:
         with self._index() as index:
             return index.held(version)
 
-    def version_bytes(self, version: bytes) -> int:
-        """What there is of a version."""
+    def stored_bytes(self) -> int:
+        """What all chunks take."""
         with self._index() as index:
-            return index.version_bytes(version)
+            return index.stored_bytes()
 
     def totals(self) -> Totals:
         """What there is of all versions."""
@@ -126,25 +132,25 @@ class DiskCache:
 
     def read(
         self, version: bytes, size_bytes: int, start: int, stop: int, buffer: memoryview
-    ) -> memoryview:
+    ) -> memoryview | None:
         """The bytes from start on that are there and right, at most up to stop, in buffer.
 
         [start, stop) lies within one chunk; buffer has room for the grains around it. Fewer bytes
-        than asked for mean that the next grain is missing, or is not what was written.
+        than asked for mean that the next grain is not what was written; None, that the chunk is
+        gone: given up by another mount, or unreadable.
         """
         number = start // CHUNK_BYTES
         with self._index() as index:
             row = index.chunk(version, number)
         if row is None:
-            return buffer[:0]
+            return None
         first, last = grains_around(start, stop, size_bytes)
+        path = self._path(version, number)
         try:
-            got = chunk_file.read(
-                self._path(version, number), first % CHUNK_BYTES, buffer[: last - first]
-            )
-        except FileNotFoundError:
+            got = chunk_file.read(path, first % CHUNK_BYTES, buffer[: last - first])
+        except OSError:
             self.directory.chunks.stat()  # raises when it is more than this one file
-            return buffer[:0]
+            return None
         good = first + self._good_bytes(version, row, first, buffer[:got])
         return buffer[start - first : max(start, min(stop, good)) - first]
 
@@ -154,40 +160,42 @@ class DiskCache:
             for lost in work.lost:
                 self._forget(index, lost)
             index.touch(work.used)
-            needed_bytes = sum(len(piece.data) for piece in work.pieces)
-            evicted_bytes, has_room = 0, True
-            if needed_bytes:
-                evicted_bytes, has_room = self._make_room(index, needed_bytes)
+            # Also where nothing is to be written: others may have filled the disk.
+            evicted_bytes, has_room = self._make_room(index, sum(map(_cost_bytes, work.pieces)))
             written_bytes = 0
             if has_room:
                 for (version, number), pieces in _by_chunk(work.pieces):
                     written_bytes += self._write(index, version, number, pieces)
-            return Outcome(written_bytes, evicted_bytes, index.stored_bytes(), not has_room)
+            no_room = not has_room and not evicted_bytes
+            return Outcome(written_bytes, evicted_bytes, index.stored_bytes(), no_room)
 
     def clear(self) -> int:
-        """Give up every chunk; mounts that use the directory go on. Returns bytes given up."""
-        cleared_bytes = 0
-        while True:
-            with self._index() as index, index.writing():
-                evicted_bytes = self._evict(index, SLACK_BYTES)
-            if not evicted_bytes:
-                return cleared_bytes
-            cleared_bytes += evicted_bytes
+        """Give up everything; mounts that use the directory go on. Returns bytes given up."""
+        with self._index() as index, index.writing():
+            stored_bytes = index.stored_bytes()
+            index.remove_all()
+            self.directory.put_chunks_aside()
+        self._remove_what_was_put_aside()
+        return stored_bytes
 
     @contextlib.contextmanager
     def _index(self) -> Iterator[Index]:
         """A connection to the index that lies there now, for one thread at a time."""
         era = self.directory.era()
         index = self._idle_index(era)
-        if index is None:
-            index = Index(self.directory.index)
         try:
+            if index is None:
+                index = Index(self.directory.index)
             yield index
-        except sqlite3.Error:
-            index.close()
+        except sqlite3.Error as exc:
+            if index is not None:
+                index.close()
+            if _is_broken(exc):
+                self._broken_era = era
             raise
         except BaseException:
-            self._idle.put((index, era))
+            if index is not None:
+                self._idle.put((index, era))
             raise
         self._idle.put((index, era))
 
@@ -201,20 +209,22 @@ class DiskCache:
                 index.close()
         return None
 
-    def _begin_anew(self) -> None:
-        """Throw everything away, unless another mount has just done so."""
+    def _begin_anew(self, broken_era: int | None) -> None:
+        """Throw everything away, unless another mount has done so since broken_era."""
         self.close()
         with open(self.directory.lock, encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                Index(self.directory.index).close()
-            except (WrongFormat, sqlite3.DatabaseError):
+            if self.directory.era() == broken_era:
                 for suffix in ("", "-wal", "-shm"):
                     path = self.directory.index
                     path.with_name(path.name + suffix).unlink(missing_ok=True)
-                shutil.rmtree(self.directory.chunks, ignore_errors=True)
-                self.directory.prepare()
                 self.directory.begin_era()
+                self.directory.put_chunks_aside()
+        self._remove_what_was_put_aside()
+
+    def _remove_what_was_put_aside(self) -> None:
+        for aside in self.directory.path.glob("gone-*"):
+            shutil.rmtree(aside, ignore_errors=True)
 
     def _path(self, version: bytes, number: int) -> Path:
         return self.directory.chunks / chunk_name(version, number)
@@ -250,9 +260,16 @@ class DiskCache:
             digests[place : place + len(fresh)] = fresh
         if not parts:
             return 0
-        chunk_file.write(self._path(version, number), sorted(parts, key=itemgetter(0)))
+        path = self._path(version, number)
+        try:
+            chunk_file.write(path, sorted(parts, key=itemgetter(0)))
+        except OSError:
+            if row is EMPTY_ROW:  # without a row nobody would ever remove it
+                path.unlink(missing_ok=True)
+            raise
         written_bytes = sum(len(data) for _, data in parts)
-        stored_bytes = min(row.stored_bytes + written_bytes, CHUNK_BYTES)
+        stored_bytes = row.stored_bytes or ROW_BYTES
+        stored_bytes += sum(len(data) + -len(data) % DISK_BLOCK_BYTES for _, data in parts)
         index.put(version, number, ChunkRow(held, bytes(digests), stored_bytes))
         return written_bytes
 
@@ -262,14 +279,18 @@ class DiskCache:
             return
         held = row.held & ~lost.grains
         if held:
-            stored_bytes = min(row.stored_bytes, held.bit_count() * GRAIN_BYTES)
+            stored_bytes = min(row.stored_bytes, held.bit_count() * GRAIN_BYTES + ROW_BYTES)
             index.put(lost.version, lost.number, ChunkRow(held, row.digests, stored_bytes))
         else:
             self._remove(index, lost.version, lost.number)
 
     def _remove(self, index: Index, version: bytes, number: int) -> None:
         # The file first: a row without a file is noticed, a file without a row would stay.
-        self._path(version, number).unlink(missing_ok=True)
+        try:
+            self._path(version, number).unlink(missing_ok=True)
+        except OSError as exc:
+            if exc.errno == errno.EROFS:
+                raise  # of anything else that ails one file the next eviction must not die
         index.remove(version, number)
 
     def _make_room(self, index: Index, needed_bytes: int) -> tuple[int, bool]:
@@ -283,20 +304,22 @@ class DiskCache:
     def _evict(self, index: Index, wanted_bytes: int) -> int:
         """Give up chunks, least recently used first, until they come to wanted_bytes."""
         evicted_bytes = 0
-        while evicted_bytes < wanted_bytes:
-            oldest = index.least_recently_used(EVICTED_AT_ONCE)
-            if not oldest:
+        for version, number, stored_bytes in index.least_recently_used(EVICTED_MAX):
+            self._remove(index, version, number)
+            evicted_bytes += stored_bytes
+            if evicted_bytes >= wanted_bytes:
                 break
-            for version, number, stored_bytes in oldest:
-                self._remove(index, version, number)
-                evicted_bytes += stored_bytes
-                if evicted_bytes >= wanted_bytes:
-                    break
         return evicted_bytes
 
 
-def _is_broken(exc: sqlite3.DatabaseError) -> bool:
-    return getattr(exc, "sqlite_errorcode", None) in _BROKEN
+def _is_broken(exc: sqlite3.Error) -> bool:
+    # The low byte is the kind of an extended result code.
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(exc, DamagedIndex) or code in _BROKEN
+
+
+def _cost_bytes(piece: Piece) -> int:
+    return len(piece.data) + DISK_BLOCK_BYTES + ROW_BYTES
 
 
 def _by_chunk(pieces: Iterable[Piece]) -> Iterator[tuple[tuple[bytes, int], list[Piece]]]:

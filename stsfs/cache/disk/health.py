@@ -7,18 +7,13 @@ import sqlite3
 import time
 from pathlib import Path
 
-from stsfs.cache.disk.directory import UnusableDirectory
-
 log = logging.getLogger(__name__)
-
-Trouble = (OSError, sqlite3.Error, UnusableDirectory)
-"""What the calls of DiskCache raise."""
 
 QUIET_S = 3600.0
 """Between two warnings about the same directory."""
 
 _NO_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_NO_WRITING_SQLITE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
+_NO_WRITING_SQLITE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY)
 
 
 class Health:
@@ -32,8 +27,10 @@ class Health:
 
     @property
     def state(self) -> str:
-        """`on`, `read-only` or `off`."""
-        return "on" if self.can_write else "read-only" if self.can_read else "off"
+        """`on`; `read-only` while nothing can be written, or nothing could; `off`."""
+        if not self.can_read:
+            return "off"
+        return "on" if self.can_write and self.reason is None else "read-only"
 
     def opened(self) -> None:
         """The directory answers; whether it takes anything again is seen at the next write."""

@@ -9,9 +9,6 @@ from pathlib import Path
 
 from stsfs.cache.disk.layout import DIGEST_BYTES, GRAINS_PER_CHUNK, HELD_BYTES
 
-FORMAT = 1
-"""In the database's user_version; a directory of another format is emptied and begun anew."""
-
 BUSY_TIMEOUT_S = 5.0
 """For another mount's transaction: longer, and its disk is too slow to wait for."""
 
@@ -29,8 +26,8 @@ CREATE INDEX IF NOT EXISTS chunk_by_use ON chunk (used_unix_s, stored_bytes);
 """
 
 
-class WrongFormat(Exception):
-    """The database is of another version of this program."""
+class DamagedIndex(sqlite3.DatabaseError):
+    """A row is not what this program writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,8 @@ class Index:
         try:
             yield
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # SQLite itself undoes what a full disk ended
+                self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
 
@@ -91,7 +89,7 @@ class Index:
         rows = self._connection.execute(
             "SELECT number, held FROM chunk WHERE version = ?", (version,)
         )
-        return {number: int.from_bytes(held, "little") for number, held in rows}
+        return {number: int.from_bytes(_blob(held, HELD_BYTES), "little") for number, held in rows}
 
     def chunk(self, version: bytes, number: int) -> ChunkRow | None:
         """One chunk, if anything of it is there."""
@@ -101,8 +99,8 @@ class Index:
         ).fetchone()
         if row is None:
             return None
-        digests = row[1].ljust(len(EMPTY_ROW.digests), b"\0")
-        return ChunkRow(int.from_bytes(row[0], "little"), digests, row[2])
+        digests = _blob(row[1], len(EMPTY_ROW.digests)).ljust(len(EMPTY_ROW.digests), b"\0")
+        return ChunkRow(int.from_bytes(_blob(row[0], HELD_BYTES), "little"), digests, int(row[2]))
 
     def put(self, version: bytes, number: int, row: ChunkRow) -> None:
         """Write one chunk's row, as used just now."""
@@ -126,6 +124,10 @@ class Index:
             "DELETE FROM chunk WHERE version = ? AND number = ?", (version, number)
         )
 
+    def remove_all(self) -> None:
+        """Forget every chunk."""
+        self._connection.execute("DELETE FROM chunk")
+
     def touch(self, chunks: Iterable[tuple[bytes, int]]) -> None:
         """Note that chunks have been read just now."""
         now_s = int(time.time())
@@ -146,13 +148,6 @@ class Index:
         (total,) = self._connection.execute("SELECT TOTAL(stored_bytes) FROM chunk").fetchone()
         return int(total)
 
-    def version_bytes(self, version: bytes) -> int:
-        """What the chunks of one version hold."""
-        (total,) = self._connection.execute(
-            "SELECT TOTAL(stored_bytes) FROM chunk WHERE version = ?", (version,)
-        ).fetchone()
-        return int(total)
-
     def totals(self) -> Totals:
         """For people who ask."""
         return Totals(
@@ -166,11 +161,11 @@ class Index:
         self._connection.execute("PRAGMA journal_mode = WAL")
         # A crash of the machine may cost the last transactions, never the database.
         self._connection.execute("PRAGMA synchronous = NORMAL")
-        (found,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if found not in (0, FORMAT):
-            raise WrongFormat(f"format {found}, expected {FORMAT}")
-        if found == 0:
-            with self.writing():
-                for statement in _SCHEMA.split(";"):
-                    self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA user_version = {FORMAT}")
+        for statement in _SCHEMA.split(";"):
+            self._connection.execute(statement)
+
+
+def _blob(value: object, bytes_max: int) -> bytes:
+    if not isinstance(value, bytes) or len(value) > bytes_max:
+        raise DamagedIndex("the index is damaged")
+    return value

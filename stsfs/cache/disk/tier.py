@@ -7,8 +7,9 @@ again later; meanwhile everything comes from the store.
 
 import errno
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import trio
 from cachetools import LRUCache
@@ -16,7 +17,7 @@ from cachetools import LRUCache
 from stsfs.cache.block_pool import BlockPool
 from stsfs.cache.content import GRAIN_BYTES, Run
 from stsfs.cache.disk.disk_cache import DiskCache, Lost, Piece
-from stsfs.cache.disk.health import Health, Trouble
+from stsfs.cache.disk.health import Health
 from stsfs.cache.disk.layout import (
     CHUNK_BYTES,
     Span,
@@ -31,6 +32,8 @@ from stsfs.cache.fill import Fill
 from stsfs.store.object_store import ObjectStore, ObjectVersion
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 READ_DEADLINE_S = 1.0
 """A disk that takes longer is slower than the network."""
@@ -51,7 +54,7 @@ class ReadCounters:
 
     hit_bytes: int = 0
     miss_bytes: int = 0
-    corrupt: int = 0
+    damaged: int = 0
     """Reads that found something else than what had been written."""
 
 
@@ -73,6 +76,7 @@ class DiskTier:
         self._held: LRUCache[ObjectVersion, dict[int, int]] = LRUCache(VERSIONS_MAX)
         self._buffers: list[memoryview] = []
         self._threads = trio.CapacityLimiter(THREADS_MAX)
+        self._turns = trio.Semaphore(THREADS_MAX)
 
     async def deliver(self, version: ObjectVersion, fill: Fill, *, ahead: bool) -> None:
         """Deliver the range of fill. Raises what ObjectStore.read_range raises."""
@@ -83,9 +87,12 @@ class DiskTier:
             (start, stop), is_held = plan(held, position, fill.stop)[0]
             if is_held:
                 position = await self._from_disk(version, fill, start, stop)
-            else:
-                await self._from_store(version, fill, start, stop, ahead=ahead)
-                position = stop
+                if position > start:
+                    continue
+                held = await self._load(version)
+                (_, stop), _ = plan(held, position, fill.stop)[0]
+            await self._from_store(version, fill, start, stop, ahead=ahead)
+            position = stop
 
     def look_again(self, version: ObjectVersion) -> None:
         """Forget which bytes of a version are on disk: another mount may have put more there."""
@@ -95,13 +102,10 @@ class DiskTier:
         """What there is of a version on disk; None if that cannot be said."""
         if not self._health.can_read:
             return None
-        try:
-            return await trio.to_thread.run_sync(
-                self._disk.version_bytes, self._id(version), abandon_on_cancel=True
-            )
-        except Trouble as exc:
-            self._health.cannot_read(exc)
+        held = await self._ask(self._disk.held, self._id(version))
+        if held is None:
             return None
+        return sum(stop - start for start, stop in held_spans(held, 0, version.size_bytes))
 
     def status(self) -> dict[str, object]:
         """For `stsfs status`."""
@@ -124,62 +128,89 @@ class DiskTier:
         if not self._health.can_read:
             return {}
         held = self._held.get(version)
-        if held is not None:
-            return held
+        if held is None:
+            held = await self._ask(self._disk.held, self._id(version))
+            if held is None:
+                return {}
+            self._held[version] = held
+        return held
+
+    async def _ask(self, call: Callable[..., T], *arguments: object) -> T | None:
+        """What a call on the directory returns; None when it is slow, or in trouble.
+
+        Who waits long for his turn asks the store; only a call that has its turn and takes long
+        says something about the disk.
+        """
+        turn = False
+        with trio.move_on_after(READ_DEADLINE_S):
+            await self._turns.acquire()
+            turn = True
+        if not turn:
+            return None
         try:
             with trio.fail_after(READ_DEADLINE_S):
-                held = self._held[version] = await trio.to_thread.run_sync(
-                    self._disk.held,
-                    self._id(version),
-                    abandon_on_cancel=True,
-                    limiter=self._threads,
+                return await trio.to_thread.run_sync(
+                    call, *arguments, abandon_on_cancel=True, limiter=self._threads
                 )
         except trio.TooSlowError:
             self._health.cannot_read(_too_slow())
-        except Trouble as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever the disk does costs only speed
             self._health.cannot_read(exc)
-        return held or {}
+        finally:
+            self._turns.release()
+        return None
 
     async def _from_disk(self, version: ObjectVersion, fill: Fill, start: int, stop: int) -> int:
         """Deliver [start, stop) from disk as far as it is there and right; how far that was."""
         name = self._id(version)
         while start < stop and self._health.can_read:
-            end = min(stop, start + READ_BYTES, start - start % CHUNK_BYTES + CHUNK_BYTES)
-            # A buffer of its own: a thread that hangs must not write into a block used again.
-            room = READ_BYTES + 2 * GRAIN_BYTES
-            buffer = self._buffers.pop() if self._buffers else memoryview(bytearray(room))
-            try:
-                with trio.fail_after(READ_DEADLINE_S):
-                    data = await trio.to_thread.run_sync(
-                        self._disk.read, name, version.size_bytes, start, end, buffer,
-                        abandon_on_cancel=True, limiter=self._threads,
-                    )  # fmt: skip
-            except trio.TooSlowError:
-                self._health.cannot_read(_too_slow())
-                return start
-            except Trouble as exc:
-                self._health.cannot_read(exc)
-                return start
+            number = start // CHUNK_BYTES
+            end = min(stop, start + READ_BYTES, (number + 1) * CHUNK_BYTES)
+            read = await self._ask(self._read, name, version.size_bytes, start, end)
+            if read is None:
+                break
+            data, buffer = read
+            if data is None:
+                self._note_gone(version, name, number)
+                break
             _copy(data, fill)
             start += len(data)
             self.counters.hit_bytes += len(data)
-            self.writer.note_used(name, (end - 1) // CHUNK_BYTES)
-            self._buffers.append(buffer)
+            self.writer.note_used(name, number)
+            if len(self._buffers) < THREADS_MAX:
+                self._buffers.append(buffer)
             if start < end:
-                self._note_loss(version, name, start, end)
+                self._note_damaged(version, name, start, end)
                 break
         return start
 
-    def _note_loss(self, version: ObjectVersion, name: bytes, start: int, stop: int) -> None:
-        """What the bitmap promised is not there, or not right: it is fetched and written anew."""
-        self.counters.corrupt += 1
-        number = start // CHUNK_BYTES
-        grains = bits(start, stop)
+    def _read(
+        self, name: bytes, size_bytes: int, start: int, stop: int
+    ) -> tuple[memoryview | None, memoryview]:
+        """In a thread: see DiskCache.read; and the buffer that may be used again afterwards.
+
+        Not straight into a block: a thread that hangs would write into it when it is another's.
+        """
+        try:
+            buffer = self._buffers.pop()
+        except IndexError:
+            buffer = memoryview(bytearray(READ_BYTES + 2 * GRAIN_BYTES))
+        return self._disk.read(name, size_bytes, start, stop, buffer), buffer
+
+    def _note_gone(self, version: ObjectVersion, name: bytes, number: int) -> None:
+        """The bitmap is older than an eviction; or the file of the chunk cannot be read."""
+        held = self._held.get(version, {})
+        self.writer.note_lost(Lost(name, number, held.pop(number, 0)))
+
+    def _note_damaged(self, version: ObjectVersion, name: bytes, start: int, stop: int) -> None:
+        """What the bitmap promised is not right: it is fetched and written anew."""
+        self.counters.damaged += 1
+        number, grains = start // CHUNK_BYTES, bits(start, stop)
         self.writer.note_lost(Lost(name, number, grains))
-        held = self._held.get(version)
-        if held is not None and number in held:
+        held = self._held.get(version, {})
+        if number in held:
             held[number] &= ~grains
-        log.info("the cached bytes %d-%d of %s are gone or damaged", start, stop, version.key)
+        log.info("the cached bytes %d-%d of %s are damaged", start, stop, version.key)
 
     async def _from_store(
         self, version: ObjectVersion, fill: Fill, start: int, stop: int, *, ahead: bool

@@ -5,7 +5,7 @@ Where all processors are busy the writer holds back, because it would take its t
 """
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import trio
 
 from stsfs.cache.block_pool import Block, BlockPool
 from stsfs.cache.disk.disk_cache import DiskCache, Lost, Outcome, Piece, Work
-from stsfs.cache.disk.health import Health, Trouble
+from stsfs.cache.disk.health import Health
 from stsfs.store.object_store import ObjectVersion
 
 log = logging.getLogger(__name__)
@@ -24,11 +24,17 @@ QUEUE_SHARE = 2
 QUEUE_BYTES_MAX = 64 * 1024 * 1024
 """What waits to be written holds at most this, and one part in so many of the memory cache."""
 
+BATCH_SHARE = 4
+"""What is being written, and cannot give way, holds at most one part in so many of it."""
+
 GATHER_S = 1.0
 """How long less than a batch waits for more: each transaction costs as much as a megabyte."""
 
 RETRY_S = 30.0
 """After trouble, until the directory is tried again."""
+
+OPEN_PATIENCE_S = 2.0
+"""How long the mount waits for the directory to open; it goes on without."""
 
 DRAIN_S = 5.0
 """At the end, for what still waits to be written."""
@@ -60,11 +66,6 @@ class Queued:
     blocks: list[Block]
     size_bytes: int
 
-    def unpin(self) -> None:
-        """Let the memory go."""
-        for block in self.blocks:
-            block.unpin()
-
 
 class WriteBehind:
     """The one writer of a mount. `run` must be running while bytes are offered."""
@@ -83,36 +84,42 @@ class WriteBehind:
         self._disk = disk
         self._health = health
         self._written = written
+        self._pool = pool
         self._queue: deque[Queued] = deque()
         self._queue_bytes = 0
-        self._pool = pool
+        self._pins: Counter[Block] = Counter()
+        """Of the blocks that hold what is queued or being written."""
+
         self._lost: list[Lost] = []
         self._used: set[tuple[bytes, int]] = set()
         self._is_urgent = trio.Event()
+        self._opened = trio.Event()
         self._ending = trio.Event()
 
     @property
     def waiting_bytes(self) -> int:
-        """What is not written yet."""
+        """What is queued or being written."""
         return self._queue_bytes
 
     @property
-    def _queue_bytes_max(self) -> int:
-        return min(QUEUE_BYTES_MAX, self._pool.budget_bytes // QUEUE_SHARE)
+    def _blocks_max(self) -> int:
+        pool = self._pool
+        return min(QUEUE_BYTES_MAX // pool.block_bytes, pool.blocks_max // QUEUE_SHARE)
 
     @property
-    def _batch_bytes(self) -> int:
-        return min(BATCH_BYTES, self._queue_bytes_max // 2)
+    def _batch_blocks_max(self) -> int:
+        return max(1, min(self._blocks_max, self._pool.blocks_max // BATCH_SHARE))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Open the directory and write to it until cancelled; then write what is left."""
-        await self._open()
         async with trio.open_nursery() as nursery:
             # Not cancelled in the middle of a batch: its thread would go on with blocks of ours.
             writing = trio.CancelScope(shield=True)
             nursery.start_soon(self._write_all, writing)
-            task_status.started()
             try:
+                with trio.move_on_after(OPEN_PATIENCE_S):
+                    await self._opened.wait()
+                task_status.started()
                 await trio.sleep_forever()
             finally:
                 writing.deadline = trio.current_time() + DRAIN_S
@@ -121,13 +128,15 @@ class WriteBehind:
 
     def offer(self, queued: Queued) -> bool:
         """Take over bytes and their pins; False when there is no use for them."""
-        too_many = self._queue_bytes + queued.size_bytes > self._queue_bytes_max
-        if too_many or not self._health.can_write:
+        fresh = {block for block in queued.blocks if block not in self._pins}
+        is_full = len(self._pins) + len(fresh) > self._blocks_max
+        if is_full or self._pool.is_wanted or not self._health.can_write:
             self.counters.dropped_bytes += queued.size_bytes
             return False
         self._queue.append(queued)
         self._queue_bytes += queued.size_bytes
-        if self._queue_bytes >= self._batch_bytes:
+        self._pins.update(queued.blocks)
+        if self._is_batch_full():
             self._is_urgent.set()
         return True
 
@@ -136,9 +145,8 @@ class WriteBehind:
         if not self._queue:
             return False
         queued = self._queue.popleft()
-        self._queue_bytes -= queued.size_bytes
         self.counters.dropped_bytes += queued.size_bytes
-        queued.unpin()
+        self._let_go(queued)
         return True
 
     def note_used(self, version: bytes, number: int) -> None:
@@ -152,13 +160,15 @@ class WriteBehind:
     async def _write_all(self, scope: trio.CancelScope) -> None:
         processors = IdleProcessors()
         with scope:
+            await self._open()
+            self._opened.set()
             while not self._ending.is_set():
                 if not self._health.can_write:
                     self._drop_all()
                     with trio.move_on_after(RETRY_S):
                         await self._ending.wait()
                     await self._open()
-                elif self._queue_bytes < self._batch_bytes:
+                elif not self._is_batch_full():
                     with trio.move_on_after(GATHER_S):
                         await self._is_urgent.wait()
                 begun_s = trio.current_time()
@@ -171,16 +181,16 @@ class WriteBehind:
             self._drop_all()
         self._disk.close()
 
+    def _is_batch_full(self) -> bool:
+        return self._queue_bytes >= BATCH_BYTES or len(self._pins) >= self._batch_blocks_max
+
     def _drop_all(self) -> None:
         while self.give_way():
             pass
 
     async def _write_batch(self) -> None:
         """Write some of what is queued, and what reads have found out."""
-        batch, size_bytes = [], 0
-        while self._queue and size_bytes < self._batch_bytes:
-            batch.append(self._queue.popleft())
-            size_bytes += batch[-1].size_bytes
+        batch, size_bytes = self._next_batch()
         self._is_urgent = trio.Event()
         work = Work([piece for queued in batch for piece in queued.pieces], self._lost, self._used)
         self._lost, self._used = [], set()
@@ -189,13 +199,32 @@ class WriteBehind:
         outcome = None
         try:
             outcome = await trio.to_thread.run_sync(self._disk.work, work, abandon_on_cancel=True)
-        except Trouble as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever the disk does costs speed, no mount
             self._health.cannot_write(exc)
         # Not after a cancelled wait: the thread may still read the blocks.
-        self._queue_bytes -= size_bytes
         for queued in batch:
-            queued.unpin()
+            self._let_go(queued)
         self._note(batch, outcome, size_bytes)
+
+    def _next_batch(self) -> tuple[list[Queued], int]:
+        batch: list[Queued] = []
+        blocks: set[Block] = set()
+        size_bytes = 0
+        while self._queue and size_bytes < BATCH_BYTES:
+            blocks.update(self._queue[0].blocks)
+            if batch and len(blocks) > self._batch_blocks_max:
+                break
+            batch.append(self._queue.popleft())
+            size_bytes += batch[-1].size_bytes
+        return batch, size_bytes
+
+    def _let_go(self, queued: Queued) -> None:
+        self._queue_bytes -= queued.size_bytes
+        self._pins.subtract(queued.blocks)
+        for block in queued.blocks:
+            if not self._pins[block]:
+                del self._pins[block]
+            block.unpin()
 
     def _note(self, batch: list[Queued], outcome: Outcome | None, size_bytes: int) -> None:
         if outcome is None or outcome.no_room:
@@ -214,12 +243,13 @@ class WriteBehind:
 
     async def _open(self) -> None:
         try:
-            totals = await trio.to_thread.run_sync(self._disk.open, abandon_on_cancel=True)
-        except Trouble as exc:
+            self.stored_bytes = await trio.to_thread.run_sync(
+                self._disk.open, abandon_on_cancel=True
+            )
+        except Exception as exc:  # noqa: BLE001 - see above
             self._health.cannot_read(exc)
-            return
-        self.stored_bytes = totals.stored_bytes
-        self._health.opened()
+        else:
+            self._health.opened()
 
 
 class IdleProcessors:
