@@ -58,7 +58,7 @@ def fetched_bytes(stage):
 
 
 def chunk_files(cache_dir):
-    return [path for path in cache_dir.rglob("chunks/*/*") if path.is_file()]
+    return [path for path in cache_dir.rglob("chunks-*/*/*") if path.is_file()]
 
 
 def disk_of(live):
@@ -164,6 +164,7 @@ def test_a_flipped_byte_is_noticed_and_fetched_again(stage, mount, folder, files
     assert first.unmount().returncode == 0
     first.wait_for_end()
     flipped = chunk_files(cache_dir)
+    assert len(flipped) == len(files)
     for path in flipped:
         with open(path, "r+b") as file:
             file.seek(MIB // 2)

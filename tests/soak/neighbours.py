@@ -56,7 +56,7 @@ class Neighbours:
         for number in itertools.count(1):
             if stopping.wait(period_s):
                 return
-            chunks = glob.glob(f"{self.cache_dir}/**/chunks/*/*", recursive=True)
+            chunks = glob.glob(f"{self.cache_dir}/**/chunks-*/*/*", recursive=True)
             for path in self.random.sample(chunks, min(FLIPS, len(chunks))):
                 with contextlib.suppress(FileNotFoundError):
                     self.flips += _flip_a_byte(path, self.random)
