@@ -128,7 +128,9 @@ class LiveMount:
                 found.append(os.readlink(link))
             except FileNotFoundError:
                 continue
-        return sorted(each for each in found if not re.match(r"socket:|.*/index-\d+\.sqlite3", each))
+        return sorted(
+            each for each in found if not re.match(r"socket:|.*/index-\d+\.sqlite3", each)
+        )
 
     def unmount(self, *options):
         return self.host.stsfs("unmount", *options, self.path)
