@@ -119,7 +119,7 @@ async def test_a_token_file_without_a_token_is_named(tmp_path, content):
 
 
 async def test_a_token_file_that_cannot_be_read_is_a_bad_argument(tmp_path):
-    with pytest.raises(BadArgument, match="IsADirectoryError"):
+    with pytest.raises(BadArgument, match="Is a directory"):
         await TokenChain(token_file=tmp_path, environ={}).token()
 
 

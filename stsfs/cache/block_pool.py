@@ -119,6 +119,11 @@ class BlockPool:
         return self.blocks_made * self.block_bytes
 
     @property
+    def held_bytes(self) -> int:
+        """Memory of the blocks that hold something, or are about to."""
+        return self.used_bytes - len(self._free) * self.block_bytes
+
+    @property
     def pinned_count(self) -> int:
         """Blocks in use right now."""
         return self.blocks_made - len(self._free) - len(self._spent) - len(self._idle)

@@ -123,7 +123,10 @@ def check_fuse(*, allow_other: bool) -> None:
             "--cap-add SYS_ADMIN.",
         ) from exc
     except OSError as exc:
-        raise FuseUnavailable(f"{FUSE_DEVICE} cannot be opened: {exc.strerror}.") from exc
+        raise FuseUnavailable(
+            f"{FUSE_DEVICE} cannot be opened: {exc.strerror}.",
+            remedy=f"An administrator can allow it: chmod 666 {FUSE_DEVICE}.",
+        ) from exc
     if os.geteuid() == 0:
         return  # root mounts with mount(2) itself
     if shutil.which("fusermount3") is None:

@@ -88,7 +88,7 @@ class Status:
             "cache": {
                 "block_bytes": pool.block_bytes,
                 **self.pressure.status(),
-                "used_bytes": pool.used_bytes,
+                "used_bytes": pool.held_bytes,
                 "pinned_blocks": pool.pinned_count,
                 "hit_rate": _rate(cache.hit_bytes, cache.miss_bytes),
                 **asdict(cache),

@@ -27,12 +27,18 @@ def read_sections(path: Path) -> Sections | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as exc:
-        raise BadArgument(f"{path} cannot be read: {type(exc).__name__}.") from None
+        raise unreadable(path, exc) from None
     try:
         parser.read_string(text)
-    except configparser.Error as exc:
+    except configparser.Error:
         raise BadArgument(
-            f"{path} is not a configuration file: {type(exc).__name__}.",
+            f"{path} is not a configuration file.",
             remedy="It consists of [sections] with lines of the form key = value.",
         ) from None
     return {name: dict(parser[name]) for name in parser.sections()}
+
+
+def unreadable(path: Path, exc: OSError | UnicodeDecodeError) -> BadArgument:
+    """The error for a file that is there and cannot be read; it quotes nothing of the file."""
+    reason = (exc.strerror or str(exc)) if isinstance(exc, OSError) else "it is not UTF-8 text"
+    return BadArgument(f"{path} cannot be read: {reason}.")

@@ -170,7 +170,7 @@ class TokenChain:
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as exc:
-            raise BadArgument(f"{path} cannot be read: {type(exc).__name__}.") from None
+            raise config_file.unreadable(path, exc) from None
 
     def _read_config(self) -> str | None:
         sections = config_file.read_sections(self._config_path)
