@@ -253,6 +253,37 @@ async def test_a_disk_that_hangs_is_left_alone(directory, store, monkeypatch):
     assert store.fetched_bytes == len(DATA)
 
 
+@pytest.mark.parametrize("call", ["held", "read", "work"])
+async def test_a_bug_in_the_disk_cache_costs_only_speed(directory, store, monkeypatch, call):
+    version = await filled(directory, store)
+
+    def broken(*arguments):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(DiskCache, call, broken)
+    async with mounted(directory, store) as mount:
+        assert await mount.read(version) == DATA
+        other = store.put("b", DATA[::-1])
+        assert await mount.read(other) == DATA[::-1]
+    assert mount.status["reason"] == "a bug"
+
+
+async def test_what_another_mount_gave_up_is_fetched_in_whole_ranges(directory, store):
+    long = pattern("long", 16 * MIB)
+    version = await filled(directory, store, data=long)
+    async with mounted(directory, store) as mount:
+        content = mount.cache.enter(version)
+        await mount.cache.read(content, 0, 1, (0, 1))
+        other = DiskCache(directory, limit_bytes=256 * MIB)
+        other.clear()
+        other.close()
+        read = await mount.cache.read(content, MIB, 2 * MIB, (MIB, len(long)))
+        assert bytes(read) == long[MIB : 2 * MIB]
+        assert await mount.read(version) == long
+        assert mount.status["damaged"] == 0
+    assert len(store.reads) <= 3
+
+
 async def test_what_waits_to_be_written_makes_way_for_readers(directory, store, monkeypatch):
     version = store.put("a", pattern("long", 40 * MIB))
     release = threading.Event()
