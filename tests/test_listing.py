@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stsfs.store.object_store import ListedObject, ListPage
-from stsfs.vfs.listing import Listing, pieces
+from stsfs.vfs.key_listing import KeyListing, pieces
 from stsfs.vfs.nodes import Directory, Site
 from stsfs.vfs.tree import Tree
 from tests.fakes import MemoryStore
@@ -118,7 +118,7 @@ def make_listing(names, *, more=None):
     def make_node(name, _listed):
         return Directory(0, root.site, f"{name.decode()}/", root, name)
 
-    listing = Listing(root, make_node, expires_s=0.0)
+    listing = KeyListing(root, make_node, expires_s=0.0)
     listing.add(ListPage([], [f"{name}/" for name in names], more))
     return listing, make_node
 

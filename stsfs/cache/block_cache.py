@@ -54,6 +54,11 @@ class BlockCache:
         self._open: Block | None = None  # where small runs are put, one behind the other
 
     @property
+    def store(self) -> ObjectStore:
+        """Where it is filled from."""
+        return self._store
+
+    @property
     def pool(self) -> BlockPool:
         """The memory."""
         return self._pool

@@ -108,7 +108,7 @@ class Questions:
             "disk_bytes": None,
             "open_handles": self.inspector.open_handles(node),
         }
-        if isinstance(node, File):
+        if isinstance(node, File) and node.version is not None:
             known["memory_bytes"] = self.inspector.held_bytes(node.version)
             if self.disk_bytes is not None:
                 known["disk_bytes"] = await self.disk_bytes(node.version)
@@ -141,8 +141,8 @@ def _object(node: Node) -> Answer:
     if not isinstance(node, File):
         return {"etag": None, "size_bytes": None, "storage_class": None, "modified_unix_s": None}
     return {
-        "etag": node.version.etag,
-        "size_bytes": node.version.size_bytes,
+        "etag": None if node.version is None else node.version.etag,
+        "size_bytes": node.size_bytes,
         "storage_class": node.storage_class,
         "modified_unix_s": node.modified_ns / 1e9,
     }

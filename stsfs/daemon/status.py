@@ -122,7 +122,7 @@ def _handle(handle: FileHandle) -> dict[str, object]:
     """An open file, and what is read of it in sequence, most recently used first."""
     return {
         "path": path_of(handle.file),
-        "size_bytes": handle.file.version.size_bytes,
+        "size_bytes": handle.file.size_bytes,
         "direct": isinstance(handle.reader, DirectReader),
         "streams": [
             {

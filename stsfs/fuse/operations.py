@@ -119,7 +119,7 @@ class Operations(pyfuse3.Operations):
     @handler
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Attributes of a number the kernel knows."""
-        return self._entry(self._vfs.node(inode), 0.0)
+        return self._entry(await self._vfs.attributes(inode), 0.0)
 
     @handler
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
@@ -209,11 +209,11 @@ class Operations(pyfuse3.Operations):
         entry.st_blksize = 1 << 20
         if isinstance(node, Directory):
             entry.st_mode = self._directory_mode
-            when_ns = node.site.modified_ns
         else:
             entry.st_mode = self._file_mode
-            entry.st_size = node.version.size_bytes
-            entry.st_blocks = -(-node.version.size_bytes // BLOCK_512)
-            when_ns = node.modified_ns
-        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = when_ns
+            if node.size_bytes is None:
+                entry.attr_timeout = 0.0  # whoever wants to see them asks: getattr waits
+            entry.st_size = node.size_bytes or 0
+            entry.st_blocks = -(-entry.st_size // BLOCK_512)
+        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = node.modified_ns
         return entry

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pyfuse3
 
 from stsfs.fuse.operations import Appearance, Operations, handler
-from stsfs.vfs.inspector import Inspector, key_of
+from stsfs.vfs.inspector import Inspector
 from stsfs.vfs.nodes import File, Node
 from stsfs.vfs.refusals import Refusals
 from stsfs.vfs.vfs import Vfs
@@ -29,7 +29,7 @@ class Origin:
 
 
 class XattrOperations(Operations):
-    """Operations with attributes `user.s3.*` and `user.stsfs.*`."""
+    """Operations with attributes `user.s3.*`, `user.stsfs.*` and `user.synapse.*`."""
 
     def __init__(
         self,
@@ -48,26 +48,31 @@ class XattrOperations(Operations):
     @handler
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         """The value of one attribute; ENODATA for one that we do not have."""
-        node = self._vfs.node(inode)
+        node = await self._vfs.attributes(inode)
         make = self._makers(node).get(name)
-        if make is None:
-            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
-        return make().encode()
+        if make is not None:
+            return make().encode()
+        if name.startswith(b"user."):
+            told = (await self._vfs.properties(node)).get(name[5:].decode("utf-8", "replace"))
+            if told is not None:
+                return told.encode()
+        raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
 
     @handler
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         """The names of all attributes."""
-        return list(self._makers(self._vfs.node(inode)))
+        node = await self._vfs.attributes(inode)
+        told = await self._vfs.properties(node)
+        return [*self._makers(node), *(f"user.{name}".encode() for name in told)]
 
     def _makers(self, node: Node) -> Mapping[bytes, Callable[[], str]]:
         """What makes the value of each attribute: most are asked for, few are wanted."""
         makers: dict[bytes, Callable[[], str]] = {
             b"user.s3.bucket": lambda: self._origin.bucket,
-            b"user.s3.key": lambda: key_of(node),
+            b"user.s3.key": lambda: node.key,
             b"user.stsfs.location": lambda: self._origin.label,
         }
-        if isinstance(node, File):
-            version = node.version
+        if isinstance(node, File) and (version := node.version) is not None:
             makers |= {
                 b"user.s3.etag": lambda: version.etag,
                 b"user.s3.modified": lambda: _iso(node.modified_ns),

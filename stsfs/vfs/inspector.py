@@ -15,7 +15,6 @@ from stsfs.errors import DeadlineExceeded, NameTooLong, NotADirectory, NotFound,
 from stsfs.store.object_store import ObjectVersion
 from stsfs.vfs import explain
 from stsfs.vfs.explain import Facts
-from stsfs.vfs.listing import is_file_name
 from stsfs.vfs.nodes import Directory, File, Node
 from stsfs.vfs.tree import Tree
 from stsfs.vfs.vfs import Vfs
@@ -86,9 +85,12 @@ class Inspector:
             try:
                 found = await self._walk(shown, names)
                 unusual = path != "/".join(names) or isinstance(found.error, NameTooLong)
-                if found.kind == "absent" and unusual and await self._exists(root, key):
-                    reason = _why_hidden(root, key)
-                    return Found(f"/{path}", "hidden", key, error=found.error, reason=reason)
+                if found.kind == "absent":
+                    top = root if unusual or found.parent is None else found.parent
+                    rest = path if top is root else shown.rpartition("/")[2]
+                    reason = await self._tree.view(top).hidden_reason(top, rest)
+                    if reason is not None:
+                        return Found(f"/{path}", "hidden", key, error=found.error, reason=reason)
                 return found
             except StsfsError as exc:
                 error = exc
@@ -100,11 +102,11 @@ class Inspector:
         for index, text in enumerate(names):
             rest = "/".join(names[index:])
             if isinstance(node, File):
-                error: StsfsError = NotADirectory(f"{node.version.key} is a file.")
-                return Found(shown, "absent", f"{node.version.key}/{rest}", error=error)
+                error: StsfsError = NotADirectory(f"/{'/'.join(names[:index])} is a file.")
+                return Found(shown, "absent", f"{node.key}/{rest}", error=error)
             parent, name = node, _encoded(text)
             key = f"{parent.prefix}{rest}"
-            if parent.parent is None and name in parent.site.reserved_names:
+            if parent.is_site_root and name in parent.site.reserved_names:
                 return Found(shown, "reserved", key, parent)
             try:
                 below, _ = await self._tree.lookup(parent, name)
@@ -113,15 +115,7 @@ class Inspector:
             if below is None:
                 return Found(shown, "absent", key, parent, error=_absent())
             node = below
-        return Found(shown, _kind(node), key_of(node), parent, node)
-
-    async def _exists(self, root: Directory, key: str) -> bool:
-        """Whether the bucket has this key or one below it. Two LISTs at most."""
-        page = await root.site.store.list_page(key, keys_max=1)
-        if page.objects and page.objects[0].key == key:
-            return True
-        page = await root.site.store.list_page(f"{key}/", keys_max=1)
-        return bool(page.objects or page.prefixes)
+        return Found(shown, _kind(node), node.key, parent, node)
 
     def facts(
         self, found: Found, credentials: StsfsError | None, *, refused_before: bool = False
@@ -137,15 +131,15 @@ class Inspector:
                 shadows=self._shadows(found),
                 credentials=credentials,
             )
-        content = self._cache.contents.get(node.version)
-        size_bytes = node.version.size_bytes
+        version, size_bytes = node.version, node.size_bytes or 0
+        content = None if version is None else self._cache.contents.get(version)
         return Facts(
             kind="file",
             key=found.key,
             size_bytes=size_bytes,
             storage_class=node.storage_class,
             outdated=node.outdated,
-            held_bytes=self.held_bytes(node.version),
+            held_bytes=0 if version is None else self.held_bytes(version),
             failure=None if content is None else content.failure(0, size_bytes),
             refused_before=refused_before,
             credentials=credentials,
@@ -173,15 +167,14 @@ class Inspector:
 
     def hidden(self) -> Iterator[tuple[str, str]]:
         """Hidden keys and why they are, in the directories listed now."""
-        for directory, key in self._tree.hidden():
-            yield key, explain.why_hidden(key, directory.prefix)
+        for directory, what, reason in self._tree.hidden():
+            yield what, reason or explain.why_hidden(what, directory.prefix)
 
     def _shadows(self, found: Found) -> bool:
         if found.kind != "directory" or found.parent is None:
             return False
         listing = self._tree.known_listing(found.parent)
-        hidden = None if listing is None else listing.hidden.keys
-        return found.key.removesuffix("/") in (hidden or ())
+        return listing is not None and found.key.removesuffix("/") in listing.hidden.reasons
 
     async def forget(self, path: str, kernel: KernelCache) -> Forgotten:
         """Drop what is known of a path: names, bytes in memory, and what the kernel has of both.
@@ -265,27 +258,12 @@ class _Inside:
         return answer
 
 
-def key_of(node: Node) -> str:
-    """An object's key, or what the keys of a directory begin with."""
-    return node.version.key if isinstance(node, File) else node.prefix
-
-
 def _kind(node: Node) -> explain.Kind:
     return "file" if isinstance(node, File) else "directory"
 
 
 def _key(parent: Directory | None, name: bytes) -> str | None:
     return None if parent is None else parent.prefix + name.decode("utf-8", "surrogateescape")
-
-
-def _why_hidden(root: Directory, key: str) -> str:
-    """The reason of the first component of a key that has one."""
-    prefix = root.prefix
-    for name in key[len(prefix) :].split("/"):
-        if not is_file_name(_encoded(name)):
-            break
-        prefix += f"{name}/"
-    return explain.why_hidden(key, prefix)
 
 
 def _absent() -> NotFound:

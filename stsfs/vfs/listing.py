@@ -1,59 +1,38 @@
-"""From LIST pages to directory entries. Pure: pages in, entries out.
+"""One directory as its pages show it, whatever view reads the pages. Pure."""
 
-Keys come in byte order: `a`, `a-1`, `a.x`, `a/…`. Where both `a` and `a/…` exist the directory is
-shown and the object hidden, so an object is held back until the pages have passed its `/`.
-"""
-
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from stsfs.errors import StsfsError
-from stsfs.store.object_store import ListedObject, ListPage
 from stsfs.vfs.nodes import NAME_BYTES_MAX, Directory, Node
 
-HIDDEN_KEYS_MAX = 1000
-"""Hidden keys remembered by name, per directory; beyond that they are only counted."""
-
-MakeNode = Callable[[bytes, ListedObject | None], Node]
-"""The node for a name: of this object, or a directory. Reuses the one already known if it fits."""
+HIDDEN_MAX = 1000
+"""Hidden entries remembered by name, per directory; beyond that they are only counted."""
 
 
 @dataclass(slots=True)
 class Hidden:
-    """Keys that exist but cannot be shown."""
+    """What exists but cannot be shown: keys or entities, each with the reason."""
 
     count: int = 0
-    keys: list[str] | None = None
+    reasons: dict[str, str] = field(default_factory=dict)
+    """By what is hidden; an empty reason can be told from the name."""
 
-    def add(self, key: str) -> None:
+    def add(self, what: str, reason: str = "") -> None:
         """Note one more."""
         self.count += 1
-        if self.keys is None:
-            self.keys = []
-        if len(self.keys) < HIDDEN_KEYS_MAX:
-            self.keys.append(key)
+        if len(self.reasons) < HIDDEN_MAX:
+            self.reasons[what] = reason
 
 
 def is_file_name(name: bytes) -> bool:
-    """Whether a key component can be the name of a directory entry."""
-    return name not in {b"", b".", b".."} and b"\0" not in name and len(name) <= NAME_BYTES_MAX
-
-
-def pieces(page: ListPage, keys_max: int) -> Iterator[ListPage]:
-    """Cut a page into shorter ones, at the same places in objects and prefixes."""
-    objects, prefixes = page.objects, page.prefixes
-    while len(objects) + len(prefixes) > keys_max:
-        cut = max(1, keys_max // 2)
-        bound = min(
-            objects[cut].key.encode() if len(objects) > cut else b"\xff",
-            prefixes[cut].encode() if len(prefixes) > cut else b"\xff",
-        )
-        first = bisect_left(objects, bound, key=lambda listed: listed.key.encode())
-        second = bisect_left(prefixes, bound, key=str.encode)
-        yield ListPage(objects[:first], prefixes[:second], page.next_token)
-        objects, prefixes = objects[first:], prefixes[second:]
-    yield ListPage(objects, prefixes, page.next_token)
+    """Whether a key component, or an entity's name, can be the name of a directory entry."""
+    return (
+        name not in {b"", b".", b".."}
+        and b"\0" not in name
+        and b"/" not in name
+        and len(name) <= NAME_BYTES_MAX
+    )
 
 
 class Listing:
@@ -62,9 +41,8 @@ class Listing:
     entries grow in the order of the pages, so an index into them is a position that stays valid.
     """
 
-    def __init__(self, directory: Directory, make_node: MakeNode, *, expires_s: float) -> None:
+    def __init__(self, directory: Directory, *, expires_s: float) -> None:
         self.directory = directory
-        self.prefix = directory.prefix
         self.expires_s = expires_s
         """trio's clock: until then the listing answers for the directory."""
 
@@ -73,59 +51,22 @@ class Listing:
 
         self.hidden = Hidden()
         self.complete = False
-        self.next_token: str | None = None
         self.pages = 0
         self.failure: StsfsError | None = None
         """Why the latest page could not be read."""
 
         self.entries: list[Node] = []
-        self._make_node: MakeNode | None = make_node
-        self._reserved = directory.site.reserved_names if directory.parent is None else frozenset()
         self._by_name: dict[bytes, Node | None] = {}
         self._places: dict[bytes, int] | None = None  # index of each name; made when first needed
-        self._held_back: list[tuple[bytes, ListedObject]] = []
-        self._passed = b""
-
-    def add(self, page: ListPage, *, to_be_continued: bool = False) -> None:
-        """Take the next page, or a piece of it that others of the same page follow."""
-        if not to_be_continued:
-            self.pages += 1
-            self.next_token = page.next_token
-            self.complete = page.next_token is None
-        skip = len(self.prefix)
-        found: list[tuple[bytes, ListedObject | None]] = [
-            (key[skip:].encode(), listed)
-            for listed in page.objects
-            if (key := listed.key) != self.prefix  # the directory's own marker
-        ]
-        found += [(shared[skip:-1].encode() + b"/", None) for shared in page.prefixes]
-        found.sort(key=lambda item: item[0])
-        if found:
-            self._passed = found[-1][0]
-        self._emit(found)
-        if self.complete:
-            self._make_node = None  # it knows the nodes of the listing before this one
 
     def distrust(self) -> None:
         """Answer for nothing from now on, though pages under way still arrive."""
         self.distrusted = True
         self.expires_s = float("-inf")
 
-    def settle(self, name: bytes, *, is_directory: bool) -> None:
-        """Decide about a held-back name without the pages that would tell."""
-        assert self._make_node is not None
-        held = [(at, listed) for at, listed in self._held_back if at == name]
-        if is_directory:
-            self._show(name, None, f"{self.prefix}{name.decode()}/")
-        for at, listed in held:
-            if is_directory:
-                self.hidden.add(listed.key)
-            else:
-                self._show(at, listed, listed.key)
-
     def passed(self, name: bytes) -> bool:
-        """Whether the pages so far say all about name: as a file and as a directory."""
-        return self.complete or self._passed >= name + b"/"
+        """Whether the pages so far say all about name."""
+        return self.complete
 
     def find(self, name: bytes) -> Node | None:
         """The entry of a name, if a page has shown it."""
@@ -135,6 +76,13 @@ class Listing:
     def by_name(self) -> Mapping[bytes, Node | None]:
         """All entries shown so far, by name."""
         return self._by_name
+
+    def show(self, node: Node) -> None:
+        """A page has one entry more."""
+        self._by_name[node.name] = node
+        if self._places is not None:
+            self._places[node.name] = len(self.entries)
+        self.entries.append(node)
 
     def replace(self, name: bytes, node: Node | None) -> None:
         """A newer answer about one name: its node now, or None where it is gone.
@@ -152,29 +100,3 @@ class Listing:
         """The entry at an index; None where it was taken away after its page came."""
         node = self.entries[index]
         return node if self._by_name.get(node.name) is node else None
-
-    def _emit(self, found: Iterable[tuple[bytes, ListedObject | None]]) -> None:
-        directories = {name[:-1] for name, listed in found if listed is None}
-        waiting, self._held_back = self._held_back, []
-        for name, listed in [*waiting, *found]:
-            if name.removesuffix(b"/") in self._reserved:
-                continue
-            if listed is None:
-                self._show(name[:-1], None, self.prefix + name.decode())
-            elif name in directories:
-                self.hidden.add(listed.key)
-            elif self.passed(name):
-                self._show(name, listed, listed.key)
-            else:
-                self._held_back.append((name, listed))
-
-    def _show(self, name: bytes, listed: ListedObject | None, key: str) -> None:
-        if not is_file_name(name):
-            self.hidden.add(key)
-            return
-        assert self._make_node is not None
-        node = self._make_node(name, listed)
-        self._by_name[name] = node
-        if self._places is not None:
-            self._places[name] = len(self.entries)
-        self.entries.append(node)

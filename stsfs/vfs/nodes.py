@@ -7,12 +7,22 @@ whoever has it open.
 
 from dataclasses import dataclass, field
 from itertools import count
+from typing import TYPE_CHECKING
 
 from stsfs.errors import StaleVersion
 from stsfs.store.object_store import ObjectStore, ObjectVersion
 
+if TYPE_CHECKING:
+    from stsfs.vfs.view import View
+
 ROOT_INODE = 1
 NAME_BYTES_MAX = 255
+_numbers = count(ROOT_INODE + 1)
+
+
+def new_number() -> int:
+    """An inode number that no node of this process ever had."""
+    return next(_numbers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,10 +40,13 @@ class Site:
     modified_ns: int = 0
     """The time of every directory: a prefix has none of its own."""
 
+    view: "View | None" = None
+    """What its directories show; None: keys."""
+
 
 @dataclass(slots=True, eq=False)
 class Directory:
-    """A prefix. Keeps its number as long as the kernel or a listing knows it."""
+    """A prefix, or a folder. Keeps its number as long as the kernel or a listing knows it."""
 
     inode: int
     site: Site
@@ -44,6 +57,21 @@ class Directory:
     looked_up: "dict[bytes, Node]" = field(default_factory=dict)
     """The entries that the kernel refers to now: they keep their numbers, whatever is forgotten."""
 
+    @property
+    def key(self) -> str:
+        """What the keys below have in common; what names the folder where keys do not."""
+        return self.prefix
+
+    @property
+    def modified_ns(self) -> int:
+        """What stat shows as its time."""
+        return self.site.modified_ns
+
+    @property
+    def is_site_root(self) -> bool:
+        """Whether its site begins here."""
+        return self.parent is None or self.parent.site is not self.site
+
 
 @dataclass(slots=True, eq=False)
 class File:
@@ -52,7 +80,9 @@ class File:
     inode: int
     parent: Directory
     name: bytes
-    version: ObjectVersion
+    version: ObjectVersion | None
+    """None until the first open, in views that learn it only then."""
+
     modified_ns: int
     storage_class: str
     lookup_count: int = 0
@@ -61,6 +91,21 @@ class File:
 
     successor: bool = False
     """Found in place of an outdated version (or once more after that), and not confirmed yet."""
+
+    @property
+    def key(self) -> str:
+        """The object's key, as far as it is known."""
+        return "" if self.version is None else self.version.key
+
+    @property
+    def md5(self) -> str:
+        """Digest of its content, in hexadecimal, where somebody has vouched for one."""
+        return ""
+
+    @property
+    def size_bytes(self) -> int | None:
+        """What stat shows; None while nobody has asked for it (see View.attributes)."""
+        return None if self.version is None else self.version.size_bytes
 
 
 Node = Directory | File
@@ -72,7 +117,6 @@ class InodeTable:
 
     root: Directory
     _by_number: dict[int, Node] = field(default_factory=dict)
-    _numbers: "count[int]" = field(default_factory=lambda: count(ROOT_INODE + 1))
 
     def __post_init__(self) -> None:
         self._by_number[self.root.inode] = self.root
@@ -83,10 +127,6 @@ class InodeTable:
     def nodes(self) -> list[Node]:
         """All of them, as they are now."""
         return list(self._by_number.values())
-
-    def new_number(self) -> int:
-        """A number no node of this mount ever had."""
-        return next(self._numbers)
 
     def get(self, inode: int) -> Node:
         """The node of a number the kernel uses. Raises StaleVersion for one it must not know."""
@@ -113,6 +153,11 @@ class InodeTable:
             del self._by_number[inode]
             if node.parent is not None and node.parent.looked_up.get(node.name) is node:
                 del node.parent.looked_up[node.name]
+
+
+def is_outdated(node: Node | None) -> bool:
+    """Whether the server has said that this version is gone."""
+    return isinstance(node, File) and node.outdated
 
 
 def path_of(node: Node) -> str:

@@ -1,19 +1,18 @@
-"""Names: which entries a directory has, answered from as few LIST requests as possible.
+"""Names: which entries a directory has, answered from as few requests as possible.
 
-One LIST of a directory answers readdir, every lookup and every getattr in it for the metadata TTL,
-absent names too. A name beyond the pages read so far is answered by a probe of its own, never by
-reading on.
+One listing of a directory answers readdir, every lookup and every getattr in it for the metadata
+TTL, absent names too. A name beyond the pages read so far is answered by a probe of its own, never
+by reading on. What a directory shows is the business of its view.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator
 
 import trio
 
 from stsfs.errors import NameTooLong, NotADirectory, SessionExpired, StsfsError
-from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion
-from stsfs.vfs.listing import Listing, is_file_name, pieces
+from stsfs.vfs.keys_view import KeysView
+from stsfs.vfs.listing import Listing, is_file_name
 from stsfs.vfs.nodes import (
     NAME_BYTES_MAX,
     ROOT_INODE,
@@ -22,9 +21,10 @@ from stsfs.vfs.nodes import (
     InodeTable,
     Node,
     Site,
+    is_outdated,
     path_of,
 )
-from stsfs.vfs.probes import Probes
+from stsfs.vfs.view import Found, View
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +34,8 @@ LISTED_ENTRIES_MAX = 1_000_000
 PAGE_KEYS = 1000
 """What one LIST answers at most."""
 
-PIECE_KEYS = 200
-"""So many of them are taken at a time: a millisecond."""
-
 STALE_SERVED_S = 5.0
 """With the session over, an old listing is served for this long before we try again."""
-
-Found = tuple[Node | None, float]
-"""A node, or None for an absent name, and until when (trio's clock) that may be believed."""
 
 
 class Tree:
@@ -50,16 +44,19 @@ class Tree:
     `run` owns the pages read ahead of a reader; it must be running while directories are read.
     """
 
-    def __init__(self, site: Site, *, metadata_ttl_s: float) -> None:
-        root = Directory(ROOT_INODE, site, site.prefix, None, b"", lookup_count=1)
+    def __init__(self, root: Site | Directory, *, metadata_ttl_s: float) -> None:
+        if isinstance(root, Site):
+            root = Directory(ROOT_INODE, root, root.prefix, None, b"")
+        root.lookup_count = 1
         self.inodes = InodeTable(root)
         self._ttl_s = metadata_ttl_s
+        self._keys = KeysView(metadata_ttl_s)
+        self._views: set[View] = {self._keys}
         self._listed: dict[Directory, Listing] = {}  # least recently begun first
         self._listed_entries = 0
         self.distrusts = 0
         """How often `distrust` was called: an answer begun before is not to be believed after."""
 
-        self._probed: dict[Directory, Probes] = {}
         self._under_way: dict[Listing, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -72,14 +69,14 @@ class Tree:
 
     @property
     def hidden_count(self) -> int:
-        """Keys that cannot be shown, in the directories listed now."""
+        """Keys or entities that cannot be shown, in the directories listed now."""
         return sum(listing.hidden.count for listing in self._listed.values())
 
-    def hidden(self) -> Iterator[tuple[Directory, str]]:
-        """Those keys, as far as they are remembered by name, each with its directory."""
+    def hidden(self) -> Iterator[tuple[Directory, str, str]]:
+        """Those remembered by name: directory, what is hidden, and why if that does not show."""
         for listing in self._listed.values():
-            for key in listing.hidden.keys or ():
-                yield listing.directory, key
+            for what, reason in listing.hidden.reasons.items():
+                yield listing.directory, what, reason
 
     def directory(self, inode: int) -> Directory:
         """The directory of a number. Raises NotADirectory."""
@@ -94,14 +91,26 @@ class Tree:
             raise NameTooLong(f"A name of {len(name)} bytes; {NAME_BYTES_MAX} is the most.")
         if not is_file_name(name) or not _is_text(name):
             return None, trio.current_time() + self._ttl_s
+        view = self.view(parent)
+        special = view.special(parent, name)
+        if special is not None:
+            return special, trio.current_time() + self._ttl_s
         listing = self.known_listing(parent) or await self._begin(parent)
         known = listing.find(name)
-        if known is not None and not _outdated(known):
+        if known is not None and not is_outdated(known):
             return known, listing.expires_s
-        reserved = parent.parent is None and name in parent.site.reserved_names
+        reserved = parent.is_site_root and name in parent.site.reserved_names
         if known is None and (listing.passed(name) or reserved):
             return None, listing.expires_s
-        return await self._probe(parent, listing, name)
+        return await view.probe(parent, listing, name)
+
+    def view(self, directory: Directory) -> View:
+        """What the directory shows."""
+        view = directory.site.view
+        if view is None:
+            return self._keys
+        self._views.add(view)
+        return view
 
     async def listing(self, directory: Directory) -> Listing:
         """The listing of a directory, its first page read. Renewed when the TTL has ended."""
@@ -139,15 +148,12 @@ class Tree:
         """The node of a name as far as anyone has heard of it; asks nobody."""
         listing = self._listed.get(parent)
         found = None if listing is None else listing.find(name)
-        if found is None and (told := self._probed.get(parent)) is not None:
-            known = told.answer(name)
-            found = None if known is None else known[0]
-        return found or parent.looked_up.get(name)
+        return found or self.view(parent).told(parent, name) or parent.looked_up.get(name)
 
     def known_directories(self) -> set[Directory]:
         """Every directory whose names anything is known of, or being asked."""
         under_way = {listing.directory for listing in self._under_way}
-        return under_way | self._listed.keys() | self._probed.keys()
+        return under_way.union(self._listed, *(view.asked() for view in self._views))
 
     def distrust(self, directory: Directory) -> bool:
         """Ask anew about the names of a directory; whether anything was known of them.
@@ -161,8 +167,7 @@ class Tree:
             listings.append(listed)
         for listing in listings:
             listing.distrust()
-        probes = self._probed.pop(directory, None)
-        return bool(listings) or probes is not None
+        return self.view(directory).forget(directory) or bool(listings)
 
     async def _begin(self, directory: Directory) -> Listing:
         """List a directory anew, first page only; several callers share one request."""
@@ -170,7 +175,7 @@ class Tree:
         of_directory = (at for at in self._under_way if at.directory is directory)
         new = next((at for at in of_directory if not at.pages and not at.distrusted), None)
         if new is None:
-            new = self._new_listing(directory, {} if old is None else old.by_name)
+            new = self.view(directory).begin(directory, old)
         try:
             while not new.pages:
                 await self._next_page(new)
@@ -184,13 +189,6 @@ class Tree:
             return new
         return self.known_listing(directory) or new  # someone else was faster: one answer for all
 
-    def _new_listing(self, directory: Directory, known: Mapping[bytes, Node | None]) -> Listing:
-        return Listing(
-            directory,
-            partial(self._node, directory, known),
-            expires_s=trio.current_time() + self._ttl_s,
-        )
-
     async def _next_page(self, listing: Listing) -> None:
         """Read one page more, or wait for the one that is under way."""
         if listing.complete:
@@ -203,10 +201,11 @@ class Tree:
             return
         arrived = self._under_way[listing] = trio.Event()
         listing.failure = None
+        before = len(listing.entries)
         try:
-            store = listing.directory.site.store
-            page = await store.list_page(listing.prefix, token=listing.next_token)
-            await self._take(listing, page)
+            await self.view(listing.directory).next_page(listing)
+            if self._listed.get(listing.directory) is listing:
+                self._listed_entries += len(listing.entries) - before
         except StsfsError as exc:
             listing.failure = exc
             raise
@@ -214,83 +213,14 @@ class Tree:
             del self._under_way[listing]
             arrived.set()
 
-    async def _take(self, listing: Listing, page: ListPage) -> None:
-        """Add a page in pieces, so that no reader of cached bytes waits for a thousand names."""
-        before = len(listing.entries)
-        with trio.CancelScope(shield=True):  # a page is taken whole or not at all
-            *first, last = pieces(page, PIECE_KEYS)
-            for piece in first:
-                listing.add(piece, to_be_continued=True)
-                await trio.lowlevel.checkpoint()
-        listing.add(last)
-        if self._listed.get(listing.directory) is listing:
-            self._listed_entries += len(listing.entries) - before
-
     async def _page_ahead(self, listing: Listing) -> None:
         if listing in self._under_way:
             return
         try:
             await self._next_page(listing)
         except StsfsError as exc:
-            log.debug("page ahead of %r: %s", listing.prefix, exc)  # the reader will ask itself
-
-    async def _probe(self, parent: Directory, listing: Listing, name: bytes) -> Found:
-        """Ask about one name, and the names that begin with it, by a LIST of its own."""
-        probes = self._probed.get(parent)
-        if probes is None:
-            probes = self._probed[parent] = Probes(self._ttl_s, trio.current_time)
-        known = probes.answer(name)
-        if known is not None and not _outdated(known[0]):
-            return known
-        prefix = parent.prefix + name.decode()
-        page = await parent.site.store.list_page(prefix)
-        small = self._new_listing(parent, listing.by_name)
-        small.add(page)
-        if not small.passed(name):
-            below = await parent.site.store.list_page(f"{prefix}/", keys_max=1)
-            small.settle(name, is_directory=bool(below.objects or below.prefixes))
-        for node in small.entries:
-            probes.tell(node.name, node)
-        if small.complete:
-            probes.tell_all(name)
-        found = small.find(name)
-        probes.tell(name, found)
-        if listing.passed(name):
-            listing.replace(name, found)
-        return found, small.expires_s
-
-    def _node(
-        self,
-        parent: Directory,
-        known: Mapping[bytes, Node | None],
-        name: bytes,
-        listed: ListedObject | None,
-    ) -> Node:
-        """The node of a name as a page shows it: the one we know if it is the same, else new."""
-        told = self._probed[parent].answer(name) if parent in self._probed else None
-        olds = (known.get(name), None if told is None else told[0], parent.looked_up.get(name))
-        if listed is None:
-            for old in olds:
-                if isinstance(old, Directory):
-                    return old
-            prefix = f"{parent.prefix}{name.decode()}/"
-            return Directory(self.inodes.new_number(), parent.site, prefix, parent, name)
-        version = ObjectVersion(parent.site.location_id, listed.key, listed.etag, listed.size_bytes)
-        for old in olds:
-            if isinstance(old, File) and old.version == version:
-                if old.outdated:
-                    # It was put back, or this page is older than what outdated it: ask.
-                    old.outdated, old.successor = False, True
-                return old
-        return File(
-            self.inodes.new_number(),
-            parent,
-            name,
-            version,
-            int(listed.modified_unix_s * 1e9),
-            listed.storage_class,
-            successor=any(_outdated(old) for old in olds),
-        )
+            # The reader will ask itself.
+            log.debug("page ahead of %r: %s", listing.directory.key, exc)
 
     def _keep(self, directory: Directory, listing: Listing) -> None:
         """Remember a listing, and forget the oldest ones when there are too many entries."""
@@ -304,11 +234,7 @@ class Tree:
         listing = self._listed.pop(directory, None)
         if listing is not None:
             self._listed_entries -= len(listing.entries) + 1
-        self._probed.pop(directory, None)
-
-
-def _outdated(node: Node | None) -> bool:
-    return isinstance(node, File) and node.outdated
+        self.view(directory).forget(directory)
 
 
 def _is_text(name: bytes) -> bool:

@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import trio
@@ -12,6 +12,7 @@ from cachetools import TTLCache
 
 from stsfs.cache.block_cache import BlockCache
 from stsfs.errors import SessionExpired, StaleVersion, StsfsError
+from stsfs.store.object_store import ObjectVersion
 from stsfs.vfs.absent import AbsentNames
 from stsfs.vfs.listing import Listing
 from stsfs.vfs.nodes import Directory, File, Node, path_of
@@ -74,6 +75,22 @@ class Vfs:
     def node(self, inode: int) -> Node:
         """The node of a number the kernel knows."""
         return self._tree.inodes.get(inode)
+
+    async def attributes(self, inode: int) -> Node:
+        """The node of a number the kernel knows, its size and time known."""
+        node = self._tree.inodes.get(inode)
+        if isinstance(node, File) and node.size_bytes is None:
+            try:
+                await self._tree.view(node.parent).attributes(node)
+            except StaleVersion:
+                self._tree.outdate(node)
+                raise
+        return node
+
+    async def properties(self, node: Node) -> Mapping[str, str]:
+        """What is known of a file or directory beside the object, by name."""
+        directory = node if isinstance(node, Directory) else node.parent
+        return await self._tree.view(directory).properties(node)
 
     def path(self, inode: int) -> str:
         """The path of a number, for messages; never fails."""
@@ -153,13 +170,14 @@ class Vfs:
             raise IsADirectoryError(path_of(file))
         if file.outdated:
             raise StaleVersion(f"{path_of(file)} was replaced or deleted.")
-        reader: CachedReader | DirectReader
+        version, confirmed = await self._version(file)
+        reader: Reader
         if flags & os.O_DIRECT:
-            reader = DirectReader(file.parent.site.store, file.version)
+            reader = DirectReader(self._cache.store, version)
         else:
-            reader = CachedReader(self._cache, file.version, self._read_ahead)
+            reader = CachedReader(self._cache, version, self._read_ahead)
         try:
-            await self._confirm(file, reader, caller)
+            await self._confirm(file, reader, caller, confirmed=confirmed)
         except BaseException:
             reader.close()
             raise
@@ -172,9 +190,8 @@ class Vfs:
         opened = self._files[handle]
         try:
             return await opened.reader.read(offset, size_bytes)
-        except StaleVersion:
-            self._tree.outdate(opened.file)
-            raise
+        except StaleVersion as stale:
+            raise await self._gone(opened.file, stale) from None
 
     def release(self, handle: int) -> None:
         """End of a file handle."""
@@ -188,33 +205,52 @@ class Vfs:
         The kernel repeats an open that met ESTALE only once. If the object is replaced again
         meanwhile, the next version is found here, and not by the reader as an error.
         """
-        reader = CachedReader(self._cache, file.version, self._read_ahead)
         try:
-            await reader.confirm()
+            version, confirmed = await self._version(file)
+            if not confirmed:
+                reader = CachedReader(self._cache, version, self._read_ahead)
+                try:
+                    await reader.confirm()
+                finally:
+                    reader.close()
         except StaleVersion:
             self._tree.outdate(file)
             return False
         except StsfsError:
             return True  # the open will meet it too, and say so
-        finally:
-            reader.close()
         file.successor = False
         self._vouched[file, caller] = None
         return True
 
-    async def _confirm(self, file: File, reader: Reader, caller: int) -> None:
+    async def _version(self, file: File) -> tuple[ObjectVersion, bool]:
+        """The version of a file, and whether the store has just confirmed it."""
+        confirmed = False
+        if file.version is None:
+            try:
+                confirmed = await self._tree.view(file.parent).resolve(file)
+            except StaleVersion:
+                self._tree.outdate(file)
+                raise
+        assert file.version is not None
+        return file.version, confirmed
+
+    async def _gone(self, file: File, stale: StaleVersion) -> StaleVersion:
+        """The next lookup asks anew; what to tell until then."""
+        self._tree.outdate(file)
+        return await self._tree.view(file.parent).gone(file, stale)
+
+    async def _confirm(self, file: File, reader: Reader, caller: int, *, confirmed: bool) -> None:
         """Close-to-open consistency: an open asks the server, however fresh the listing is.
 
         It rarely costs a request of its own: the answer to the first range fetched is the answer.
         """
         vouched = self._vouched.pop((file, caller), False) is None
-        if self._trust_listings or vouched:
+        if self._trust_listings or vouched or confirmed:
             return
         try:
             await reader.confirm()
-        except StaleVersion:
-            self._tree.outdate(file)
-            raise
+        except StaleVersion as stale:
+            raise await self._gone(file, stale) from None
         except SessionExpired:
             return  # what is cached stays readable; the rest will say why it is not
 

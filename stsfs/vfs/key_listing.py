@@ -1,0 +1,102 @@
+"""From LIST pages to directory entries. Pure: pages in, entries out.
+
+Keys come in byte order: `a`, `a-1`, `a.x`, `a/…`. Where both `a` and `a/…` exist the directory is
+shown and the object hidden, so an object is held back until the pages have passed its `/`.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+
+from stsfs.store.object_store import ListedObject, ListPage
+from stsfs.vfs.listing import Listing, is_file_name
+from stsfs.vfs.nodes import Directory, Node
+
+MakeNode = Callable[[bytes, ListedObject | None], Node]
+"""The node for a name: of this object, or a directory. Reuses the one already known if it fits."""
+
+
+def pieces(page: ListPage, keys_max: int) -> Iterator[ListPage]:
+    """Cut a page into shorter ones, at the same places in objects and prefixes."""
+    objects, prefixes = page.objects, page.prefixes
+    while len(objects) + len(prefixes) > keys_max:
+        cut = max(1, keys_max // 2)
+        bound = min(
+            objects[cut].key.encode() if len(objects) > cut else b"\xff",
+            prefixes[cut].encode() if len(prefixes) > cut else b"\xff",
+        )
+        first = bisect_left(objects, bound, key=lambda listed: listed.key.encode())
+        second = bisect_left(prefixes, bound, key=str.encode)
+        yield ListPage(objects[:first], prefixes[:second], page.next_token)
+        objects, prefixes = objects[first:], prefixes[second:]
+    yield ListPage(objects, prefixes, page.next_token)
+
+
+class KeyListing(Listing):
+    """One directory as LIST pages show it."""
+
+    def __init__(self, directory: Directory, make_node: MakeNode, *, expires_s: float) -> None:
+        super().__init__(directory, expires_s=expires_s)
+        self.prefix = directory.prefix
+        self.next_token: str | None = None
+        self._make_node: MakeNode | None = make_node
+        self._reserved = directory.site.reserved_names if directory.is_site_root else frozenset()
+        self._held_back: list[tuple[bytes, ListedObject]] = []
+        self._passed = b""
+
+    def add(self, page: ListPage, *, to_be_continued: bool = False) -> None:
+        """Take the next page, or a piece of it that others of the same page follow."""
+        if not to_be_continued:
+            self.pages += 1
+            self.next_token = page.next_token
+            self.complete = page.next_token is None
+        skip = len(self.prefix)
+        found: list[tuple[bytes, ListedObject | None]] = [
+            (key[skip:].encode(), listed)
+            for listed in page.objects
+            if (key := listed.key) != self.prefix  # the directory's own marker
+        ]
+        found += [(shared[skip:-1].encode() + b"/", None) for shared in page.prefixes]
+        found.sort(key=lambda item: item[0])
+        if found:
+            self._passed = found[-1][0]
+        self._emit(found)
+        if self.complete:
+            self._make_node = None  # it knows the nodes of the listing before this one
+
+    def settle(self, name: bytes, *, is_directory: bool) -> None:
+        """Decide about a held-back name without the pages that would tell."""
+        assert self._make_node is not None
+        held = [(at, listed) for at, listed in self._held_back if at == name]
+        if is_directory:
+            self._show(name, None, f"{self.prefix}{name.decode()}/")
+        for at, listed in held:
+            if is_directory:
+                self.hidden.add(listed.key)
+            else:
+                self._show(at, listed, listed.key)
+
+    def passed(self, name: bytes) -> bool:
+        """Whether the pages so far say all about name: as a file and as a directory."""
+        return self.complete or self._passed >= name + b"/"
+
+    def _emit(self, found: Iterable[tuple[bytes, ListedObject | None]]) -> None:
+        directories = {name[:-1] for name, listed in found if listed is None}
+        waiting, self._held_back = self._held_back, []
+        for name, listed in [*waiting, *found]:
+            if name.removesuffix(b"/") in self._reserved:
+                continue
+            if listed is None:
+                self._show(name[:-1], None, self.prefix + name.decode())
+            elif name in directories:
+                self.hidden.add(listed.key)
+            elif self.passed(name):
+                self._show(name, listed, listed.key)
+            else:
+                self._held_back.append((name, listed))
+
+    def _show(self, name: bytes, listed: ListedObject | None, key: str) -> None:
+        if not is_file_name(name):
+            self.hidden.add(key)
+            return
+        assert self._make_node is not None
+        self.show(self._make_node(name, listed))
