@@ -61,6 +61,14 @@ class StoreFailure(StsfsError):
     """The object store failed, and went on failing while we retried."""
 
 
+class ContentMismatch(StsfsError):
+    """What was read of a file has not the MD5 that Synapse has on record."""
+
+
+class ObjectMissing(StoreFailure):
+    """Synapse knows a file, and the bucket has no object for it."""
+
+
 # What Synapse answers (see synapse.answers for the table).
 
 

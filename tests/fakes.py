@@ -92,13 +92,14 @@ class MemoryStore:
             raise fault.error
         self._current(version)
 
-    async def list_page(self, prefix, *, token=None, start_after="", keys_max=1000):
+    async def list_page(self, prefix, *, token=None, start_after="", keys_max=1000, delimiter="/"):
         self.calls["list_page"] += 1
         self.lists.append(prefix)
         fault = await self._next_fault("list_page")
         if fault.error is not None:
             raise fault.error
-        return self._page(prefix, (token or start_after).encode(), min(keys_max, self.page_keys))
+        after, keys_max = (token or start_after).encode(), min(keys_max, self.page_keys)
+        return self._page(prefix, after, keys_max, delimiter)
 
     async def _next_fault(self, method):
         script = self.scripts.get(method)
@@ -112,15 +113,15 @@ class MemoryStore:
             raise StaleVersion(f"{version.key!r} was replaced or deleted.")
         return stored
 
-    def _page(self, prefix, after, keys_max):
+    def _page(self, prefix, after, keys_max, delimiter):
         found = {}
         for key in sorted(self.objects, key=str.encode):
             if not key.startswith(prefix):
                 continue
-            head, slash, _ = key[len(prefix) :].partition("/")
-            name = prefix + head + slash
+            head, end, _ = key[len(prefix) :].partition(delimiter or "\0")
+            name = prefix + head + end
             if name.encode() > after:
-                found[name] = None if slash else self.objects[key]
+                found[name] = None if end else self.objects[key]
         shown = list(found.items())[:keys_max]
         more = len(found) > keys_max
         objects = [

@@ -5,7 +5,7 @@ from importlib import resources
 
 from jsonschema import Draft202012Validator
 
-NAMES = ("status", "list", "explain", "info", "refresh", "credentials", "cache")
+NAMES = ("status", "list", "explain", "info", "refresh", "verify", "find", "credentials", "cache")
 
 
 def schema(name):

@@ -1,6 +1,7 @@
 """The real command around a file system that holds nothing: `python stub_stsfs.py mount ...`.
 
-The location says what becomes of the mount: `stub:ok`, `stub:refused`, `stub:bug`, `stub:killed`.
+The location says what becomes of the mount: `stub:ok`, `stub:refused`, `stub:bug`, `stub:killed`;
+`stub:entities` tells of a view, `stub:silent` ends the connection of whoever asks.
 """
 
 import os
@@ -59,7 +60,11 @@ async def _serve(config, ready):
             return pyfuse3.FileInfo(fh=inode)
 
     async def status(request):
+        if config.location == "stub:silent":
+            raise KeyError("no answer")
+        place = {"label": config.location, "path": "/", "view": "entities", "view_reason": "so"}
         return {
+            "locations": [place] if config.location == "stub:entities" else [],
             "location": config.location,
             "mount_path": str(config.mount_path),
             "pid": os.getpid(),

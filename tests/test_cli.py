@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from stsfs import __version__, errors
 from stsfs.cli import exit_codes
 from stsfs.cli.exit_codes import exit_code
+from stsfs.cli.location_options import locations_of
 from stsfs.cli.main import main
 from stsfs.cli.mount import make_config, mount
 
@@ -191,6 +192,37 @@ def test_mount_options_are_converted_alike_and_long_options_win(parsed):
     config = parsed("-o", "ro,_netdev,umask=027,memory=64MiB,allow_other", "--memory=32MiB")
     assert (config.umask, config.memory_bytes, config.allow_other) == (0o027, 32 << 20, True)
     assert parsed("-o", "uid=9", STSFS_MOUNT_UID="8").uid == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "locations"),
+    [
+        ("syn1", ["syn1"]),
+        ("syn1,syn2,s3://lab/raw", ["syn1", "syn2", "s3://lab/raw"]),
+        ("s3://lab/a,b", ["s3://lab/a,b"]),
+        ("syn1,s3://lab/a,b", ["syn1,s3://lab/a,b"]),  # two ways to read it: not decided here
+        ("s3://lab/a,syn1/", ["s3://lab/a,syn1/"]),
+        ("syn1,", ["syn1,"]),
+    ],
+)
+def test_a_text_is_parted_at_commas_where_each_part_is_a_location(text, locations):
+    assert list(locations_of([text])) == locations
+    assert list(locations_of(["syn9", text])) == ["syn9", *locations]
+
+
+def test_lock_files_are_made_absolute_and_may_have_commas_in_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.lock", "b,syn1.lock"):
+        (tmp_path / name).write_text("stsfs-lock 1\n")
+    texts = ["a.lock,syn1", "b,syn1.lock", "missing.lock"]
+    assert locations_of(texts) == (
+        str(tmp_path / "a.lock"), "syn1", str(tmp_path / "b,syn1.lock"), "missing.lock"
+    )  # fmt: skip
+
+
+def test_the_locations_of_one_argument_are_those_of_the_mount(parsed):
+    config = parsed("-o", "ro")
+    assert (config.locations, config.location) == (("syn1",), "syn1")
 
 
 @pytest.mark.parametrize(

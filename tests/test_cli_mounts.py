@@ -92,6 +92,22 @@ def test_mount_status_list_unmount(run, mounted):
 
 
 @pytest.mark.mount
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        ("stub:ok", "(read-only)."),
+        ("stub:silent", "(read-only)."),
+        ("stub:entities", "(read-only, as Synapse shows it: so)."),
+    ],
+)
+def test_a_mount_says_what_it_shows_as_far_as_the_daemon_tells(run, mountpoint, location, told):
+    done = run("mount", location, mountpoint)
+    assert done.stdout == f"{location} is mounted on {mountpoint} {told}\n"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert run("unmount", mountpoint).returncode == 0
+
+
+@pytest.mark.mount
 def test_a_second_mount_at_the_same_place_is_refused(run, mounted):
     done = run("mount", "stub:ok", mounted)
     assert (done.returncode, "already a mount of stsfs" in done.stderr) == (3, True)

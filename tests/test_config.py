@@ -13,7 +13,7 @@ KNOWN = {"uid": True, "umask": True, "allow_other": False, "endpoint_url": True,
 
 
 def config(**changes):
-    required = {"location": "syn1", "mount_path": Path("/m"), "uid": 0, "gid": 0}
+    required = {"locations": ("syn1",), "mount_path": Path("/m"), "uid": 0, "gid": 0}
     return MountConfig(**{**required, **changes})
 
 
@@ -28,7 +28,7 @@ def test_defaults_are_valid_and_frozen():
     ("changes", "words"),
     [
         ({"rw": True}, "not available"),
-        ({"location": " "}, "empty"),
+        ({"locations": (" ",)}, "empty"),
         ({"metadata_ttl_s": -1}, "--metadata-ttl is -1; it must lie between 0 and 86400 seconds."),
         ({"metadata_ttl_s": float("nan")}, "--metadata-ttl"),
         ({"deadline_s": 0}, "--deadline"),

@@ -16,7 +16,7 @@ from stsfs.errors import (
     WholeBucketRefused,
 )
 from stsfs.location.parse import S3Target, SynapseTarget, parse_target
-from stsfs.location.resolve import ResolveOptions, resolve
+from stsfs.location.resolve import ResolveOptions, SynapseAccess, resolve
 from stsfs.synapse.client import SynapseClient
 
 GRANT = {
@@ -43,7 +43,8 @@ class FakeSynapse:
 
     async def resolve(self, options, synapse_id="syn123"):
         client = functools.partial(SynapseClient, transport=httpx.MockTransport(self))
-        return await resolve(SynapseTarget(synapse_id), options=options, make_client=client)
+        access = SynapseAccess(options, make_client=client)
+        return await resolve(SynapseTarget(synapse_id), options=options, synapse=access)
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +171,6 @@ async def test_one_sts_call_gives_location_and_first_credentials(token_file):
     assert location.reserved_names == {b"owner.txt"}
     assert resolved.first.access_key_id == "ASIA1"
     assert resolved.warnings == []
-    await resolved.aclose()
 
 
 async def test_the_source_goes_on_with_the_token_of_the_moment(token_file):
@@ -181,14 +181,12 @@ async def test_the_source_goes_on_with_the_token_of_the_moment(token_file):
     assert synapse.requests[-1].headers["authorization"] == "Bearer tok-2"
     assert str(token_file) in resolved.source.description
     assert "tok-" not in resolved.source.description
-    await resolved.aclose()
 
 
 async def test_rw_asks_for_write_permission(token_file):
     synapse = FakeSynapse((200, GRANT))
-    resolved = await synapse.resolve(ResolveOptions(token_file=token_file, rw=True))
+    await synapse.resolve(ResolveOptions(token_file=token_file, rw=True))
     assert synapse.requests[0].url.params["permission"] == "read_write"
-    await resolved.aclose()
 
 
 async def test_another_synapse_and_another_store_can_be_named(token_file):
@@ -204,7 +202,6 @@ async def test_another_synapse_and_another_store_can_be_named(token_file):
     assert synapse.requests[0].url.netloc == b"127.0.0.1:9"
     assert resolved.location.endpoint_url == "http://127.0.0.1:8"
     assert resolved.location.region == "eu-west-1"
-    await resolved.aclose()
 
 
 async def test_settings_of_the_aws_tools_do_not_redirect_a_synapse_location(
@@ -214,7 +211,6 @@ async def test_settings_of_the_aws_tools_do_not_redirect_a_synapse_location(
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     resolved = await FakeSynapse((200, GRANT)).resolve(ResolveOptions(token_file=token_file))
     assert (resolved.location.region, resolved.location.endpoint_url) == (None, None)
-    await resolved.aclose()
 
 
 async def test_a_location_without_base_key_needs_the_word_whole_bucket(token_file):
@@ -226,7 +222,6 @@ async def test_a_location_without_base_key_needs_the_word_whole_bucket(token_fil
     )
     assert resolved.location.prefix == ""
     assert "whole bucket" in resolved.warnings[0]
-    await resolved.aclose()
 
 
 @pytest.mark.parametrize(
@@ -266,7 +261,6 @@ async def test_an_s3_target_takes_credentials_region_and_endpoint_of_the_aws_too
     assert (location.region, location.endpoint_url) == ("eu-west-1", "http://127.0.0.1:8")
     assert (location.synapse_id, location.reserved_names) == (None, frozenset())
     assert resolved.warnings == []
-    await resolved.aclose()
 
 
 async def test_options_go_before_the_settings_of_the_aws_tools(monkeypatch):

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from stsfs.cli import mount_helper
+from stsfs.cli.location_options import locations_of
 
 
 @pytest.fixture
@@ -28,6 +29,11 @@ def test_what_mount_passes_on(call):
     assert call("-v", "-t", "fuse.stsfs", "-n", "s3://b/k", "/m m") == [
         ["mount", "--", "s3://b/k", "/m m"]
     ]
+
+
+def test_several_locations_are_one_field(call):
+    assert call("syn1,syn2", "/m") == [["mount", "--", "syn1,syn2", "/m"]]
+    assert locations_of(call("syn1,syn2", "/m")[0][2:3]) == ("syn1", "syn2")
 
 
 def test_a_fake_mount_mounts_nothing(call):

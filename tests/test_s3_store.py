@@ -272,6 +272,16 @@ async def test_all_pages_of_a_listing_come_in_the_order_of_keys(place):
     store.close()
 
 
+async def test_a_flat_listing_is_asked_for_without_a_delimiter(place):
+    (place.folder / "sub").mkdir()
+    place.write("sub/x", b"")
+    store = place.store()
+    page = await store.list_page("base/", delimiter="")
+    assert ([listed.key for listed in page.objects], page.prefixes) == (["base/sub/x"], [])
+    assert "delimiter" not in place.gate.requests.of_kind("LIST")[0].query
+    store.close()
+
+
 async def test_tls_reads_are_checked_against_the_given_authority(tmp_path, monkeypatch):
     folder = tmp_path / "s3" / "lab"
     folder.mkdir(parents=True)

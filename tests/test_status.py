@@ -47,7 +47,7 @@ def test_status_shows_all_that_the_daemon_says():
     for words in (
         "syn1", "s3://bucket/base", "read-only", "1 day, 1:01:01", "Synapse STS", "0:59:59",
         "Synapse is down.", "3.0 MiB", "1.0 MiB of 1.0 GiB", "0 % (10 B of 2.0 KiB in 7 reads)",
-        "EACCES", "4096 KiB", "raise x", "3 that cannot",
+        "EACCES", "4096 KiB", "raise x", "3 that no path can show",
     ):  # fmt: skip
         assert words in text
 
@@ -105,14 +105,14 @@ def stream(position, window_bytes):
     return {"position": position, "window_bytes": window_bytes, "ahead_bytes": 8}
 
 
-def test_hidden_keys_are_shown_with_their_reasons_and_how_many_more_there_are():
+def test_hidden_entries_are_shown_with_their_reasons_and_how_many_more_there_are():
     screen = console()
     with screen.capture() as capture:
         keys = [{"key": "a//b\n", "reason": "there is no name"}]
-        screen.print(status_view.hidden_keys({"count": 12, "keys": keys, "more": 11}))
-        screen.print(status_view.hidden_keys({"count": 0}))
+        screen.print(status_view.hidden_entries({"count": 12, "keys": keys, "more": 11}))
+        screen.print(status_view.hidden_entries({"count": 0}))
     text = capture.get()
-    for words in ("a//b\\n", "there is no name", "and 11 more", "No hidden keys"):
+    for words in ("a//b\\n", "there is no name", "and 11 more", "Nothing is hidden"):
         assert words in text
 
 

@@ -54,6 +54,8 @@ _CODES: dict[type[errors.StsfsError], int] = {
     errors.ArchivedObject:         34,
     errors.StoreFailure:           36,
     errors.DeadlineExceeded:       37,
+    errors.ContentMismatch:        38,
+    errors.ObjectMissing:          39,
     # Paths.
     errors.NotFound:               40,
     errors.NotADirectory:          41,

@@ -1,10 +1,12 @@
-"""The options that say where the data are and who asks, for every command that takes a LOCATION."""
+"""Where the data are and who asks: the options of every command that takes a LOCATION."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from stsfs.daemon import locks
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -28,3 +30,22 @@ def location_options(command: _Command) -> _Command:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def locations_of(texts: Iterable[str]) -> tuple[str, ...]:
+    """The locations in arguments, each of which may hold several: `syn1,syn2,s3://bucket/prefix`.
+
+    A line of fstab has one field for all of them. A comma may also belong to a prefix or to the
+    name of a lock file: a text is parted only where each part by itself is a location.
+    """
+    found: list[str] = []
+    for text in texts:
+        parts = text.split(",")
+        if locks.lock_path(text) is not None or not all(map(_is_location, parts)):
+            parts = [text]
+        found += map(locks.absolute, parts)
+    return tuple(found)
+
+
+def _is_location(text: str) -> bool:
+    return locks.is_location(text) or locks.lock_path(text) is not None

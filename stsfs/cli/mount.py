@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from stsfs.cli.location_options import location_options
+from stsfs.cli import mounted
+from stsfs.cli.location_options import location_options, locations_of
 from stsfs.cli.mount_options import parse_mount_options
 from stsfs.cli.reporting import remember_debug
 from stsfs.daemon import mountinfo, runtime_dir
@@ -74,7 +75,7 @@ _FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
 
 
 @click.command()
-@click.argument("location")
+@click.argument("locations", metavar="LOCATION...", nargs=-1, required=True)
 @click.argument("mountpoint", type=click.Path(readable=False, path_type=Path))
 @click.option("-f", "--foreground", is_flag=True, help="Do not go into the background.")
 @click.option("--rw", is_flag=True, help="Mount for writing (not available in this version).")
@@ -92,6 +93,29 @@ _FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
     default="open",
     show_default=True,
     help="open: each open sees the newest version. ttl: opens trust the listing, too.",
+)
+@click.option(
+    "--view",
+    type=click.Choice(["auto", "keys", "entities"]),
+    default="auto",
+    show_default=True,
+    help="What is shown of a Synapse location: its keys, or its folders and files.",
+)
+@click.option("--index-view", metavar="SYN", help="An entity view that covers the folder.")
+@click.option("--as-of", metavar="DATE", help="Show the versions of that day (entities view).")
+@click.option(
+    "--outside",
+    type=click.Choice(["fetch", "refuse"]),
+    default="fetch",
+    show_default=True,
+    help="Files outside the storage location: read by a URL of Synapse, or not at all.",
+)
+@click.option(
+    "--verify",
+    type=click.Choice(["off", "on-full-read"]),
+    default="off",
+    show_default=True,
+    help="Compare what is read from the first to the last byte with Synapse's MD5.",
 )
 @click.option("--uid", type=int, help="Owner of all files.  [default: yours]")
 @click.option("--gid", type=int, help="Group of all files.  [default: yours]")
@@ -173,6 +197,8 @@ _FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
 def mount(ctx: click.Context, /, mount_options: tuple[str, ...], **options: Any) -> None:
     """Mount LOCATION (syn12345 or s3://bucket/prefix) on the empty directory MOUNTPOINT.
 
+    Several locations, and those below a project, are shown beside each other.
+
     Every option can also be given as an environment variable, as in STSFS_MOUNT_METADATA_TTL=5.
     """
     config = make_config(options | _from_mount_options(ctx, mount_options))
@@ -190,7 +216,7 @@ def mount(ctx: click.Context, /, mount_options: tuple[str, ...], **options: Any)
         run_in_background(
             lambda ready: _serve_in_background(config, manager, ready), config.log_file
         )
-    click.echo(f"{config.location} is mounted on {config.mount_path} (read-only).")
+    click.echo(mounted.printable(mounted.sentence(config, mounted.status_of(config))))
 
 
 def make_config(options: dict[str, Any]) -> MountConfig:
@@ -201,12 +227,17 @@ def make_config(options: dict[str, Any]) -> MountConfig:
         log_file = runtime_dir.default_log_file(mount_path)
     own_uid, own_gid = own_ids()
     return MountConfig(
-        location=options["location"],
+        locations=locations_of(options["locations"]),
         mount_path=mount_path,
         foreground=options["foreground"],
         rw=options["rw"],
         metadata_ttl_s=options["metadata_ttl"],
         consistency=options["consistency"],
+        view=options["view"],
+        index_view=options["index_view"],
+        as_of=options["as_of"],
+        outside=options["outside"],
+        verify=options["verify"],
         uid=own_uid if options["uid"] is None else options["uid"],
         gid=own_gid if options["gid"] is None else options["gid"],
         umask=options["umask"],

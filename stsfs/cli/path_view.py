@@ -31,14 +31,17 @@ def explanation(answer: dict[str, Any]) -> RenderableType:
 
 def description(answer: dict[str, Any]) -> RenderableType:
     """The answer of `info`."""
-    rows = {"kind": answer["kind"], "location": answer["location"], "key": answer["uri"]}
+    rows = {"kind": answer["kind"], "location": answer["location"]}
+    if answer["uri"] is not None:
+        rows["key"] = answer["uri"]
     if answer["kind"] == "file":
         rows |= {
             "size": _exact_size(answer["size_bytes"]),
             "modified": format_when(answer["modified_unix_s"]),
-            "ETag": answer["etag"],
+            "ETag": answer["etag"] or "not known before it is opened",
             "storage class": answer["storage_class"] or "not told",
         }
+    rows |= {printable(name): value for name, value in answer["properties"].items()}
     rows["inode"] = str(answer["inode"])
     rows |= _known(answer)
     return Group(Text(_whole_path(answer), style="bold"), fields(rows))
@@ -60,7 +63,9 @@ def _with_size(answer: dict[str, Any]) -> str:
     return f"{answer['what']} {format_size(answer['size_bytes'])}{storage}."
 
 
-def _exact_size(size_bytes: int) -> str:
+def _exact_size(size_bytes: int | None) -> str:
+    if size_bytes is None:
+        return "not told"
     if size_bytes < KIB:
         return f"{size_bytes} bytes"
     return f"{format_size(size_bytes)} ({size_bytes} bytes)"

@@ -2,18 +2,24 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stsfs.cli.asking import ask_mount, choose
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 
 @click.command()
 @click.argument("path", type=click.Path(readable=False, path_type=Path), required=False)
-@click.option("--hidden", is_flag=True, help="The keys that cannot be shown as files, and why.")
+@click.option("--hidden", is_flag=True, help="What cannot be shown as files, and why.")
+@click.option(
+    "--differences", is_flag=True, help="Files whose object is missing or has another size."
+)
 @click.option("--json", "as_json", is_flag=True, help="The daemon's answer as it is, for scripts.")
-def status(path: Path | None, hidden: bool, as_json: bool) -> None:
+def status(path: Path | None, hidden: bool, differences: bool, as_json: bool) -> None:
     """Show the state of the mount that PATH lies in.
 
     Without PATH it is the only mount, or the one of the working directory.
@@ -22,18 +28,20 @@ def status(path: Path | None, hidden: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(answer, indent=2))
     else:
-        _print(answer, hidden=hidden)
+        _print(answer, hidden=hidden, differences=differences)
 
 
-def _print(answer: dict[str, Any], *, hidden: bool) -> None:
-    from stsfs.cli.status_view import hidden_keys, sections
+def _print(answer: dict[str, Any], *, hidden: bool, differences: bool) -> None:
+    from stsfs.cli import location_view, status_view
     from stsfs.cli.tables import console
 
-    screen = console()
+    parts: list[RenderableType] = []
     if hidden:
-        screen.print(hidden_keys(answer.get("hidden") or {}))
-        return
-    for number, section in enumerate(sections(answer)):
+        parts.append(status_view.hidden_entries(answer.get("hidden") or {}))
+    if differences:
+        parts += location_view.differences(answer)
+    screen = console()
+    for number, section in enumerate(parts or status_view.sections(answer)):
         if number:
             screen.print()
         screen.print(section)

@@ -1,13 +1,20 @@
 """A daemon's status, arranged for people. What is missing in the answer is left out."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from stsfs.cli.cost_view import cost_rows
+from stsfs.cli.location_view import (
+    credential_rows,
+    entity_rows,
+    format_duration,
+    synapse_rows,
+    view_rows,
+    whole_place,
+)
 from stsfs.cli.path_view import format_when
 from stsfs.cli.tables import fields, grid, printable
 from stsfs.daemon.config import format_size
@@ -15,10 +22,22 @@ from stsfs.errors import joined
 
 
 def sections(answer: dict[str, Any]) -> Iterator[RenderableType]:
-    """Mount, credentials, requests, cost, caches, open files and errors, in that order."""
-    yield _mount(answer)
-    if credentials := answer.get("credentials"):
-        yield _titled("Credentials", fields(_credentials(credentials)))
+    """Mount, locations, credentials, requests, cost, caches, open files and errors, in this order.
+
+    Where there are several locations each has a section of its own, with its credentials.
+    """
+    places = answer.get("locations") or []
+    yield _mount(answer, several=len(places) > 1)
+    synapse = synapse_rows(answer.get("synapse_requests"))
+    if len(places) > 1:
+        for title, rows in map(whole_place, places):
+            yield _titled(printable(title), fields(rows))
+    elif places:
+        synapse = entity_rows(places[0].get("entities")) | synapse
+    if synapse:
+        yield _titled("Synapse", fields(synapse))
+    if (credentials := answer.get("credentials")) and len(places) <= 1:
+        yield _titled("Credentials", fields(credential_rows(credentials)))
     if requests := answer.get("requests"):
         yield _titled("Requests", _requests(requests, answer.get("throttled", 0)))
     if cost := answer.get("cost"):
@@ -31,11 +50,11 @@ def sections(answer: dict[str, Any]) -> Iterator[RenderableType]:
         yield _titled("Last errors", _errors(last))
 
 
-def hidden_keys(hidden: dict[str, Any]) -> RenderableType:
-    """The keys that cannot be shown, and why; how many more there are."""
+def hidden_entries(hidden: dict[str, Any]) -> RenderableType:
+    """The keys or entities that cannot be shown, and why; how many more there are."""
     if not hidden.get("count"):
-        return Text("No hidden keys in the directories listed now.")
-    table = grid("hidden key", "because")
+        return Text("Nothing is hidden in the directories listed now.")
+    table = grid("hidden entry", "because")
     for each in hidden.get("keys", []):
         table.add_row(printable(each["key"]), printable(each["reason"]))
     if more := hidden.get("more"):
@@ -43,31 +62,25 @@ def hidden_keys(hidden: dict[str, Any]) -> RenderableType:
     return table
 
 
-def format_duration(seconds: float) -> str:
-    """`1:02:03`, with days where there are any; never negative."""
-    return str(timedelta(seconds=max(0, round(seconds))))
-
-
 def _titled(title: str, body: RenderableType) -> Group:
     return Group(Text(title, style="bold underline"), body)
 
 
-def _mount(answer: dict[str, Any]) -> RenderableType:
-    rows = {
-        name: str(answer[key])
-        for name, key in (
-            ("location", "location"),
-            ("bucket", "uri"),
-            ("mount", "mount_path"),
-            ("mode", "mode"),
-            ("pid", "pid"),
-        )
-        if answer.get(key) is not None
-    }
+def _mount(answer: dict[str, Any], *, several: bool) -> RenderableType:
+    rows = _told(answer, ("location", "location"))
+    if not several:
+        rows |= _told(answer, ("bucket", "uri")) | view_rows(answer)
+    rows |= _told(
+        answer,
+        ("versions of", "as_of"),
+        ("mount", "mount_path"),
+        ("mode", "mode"),
+        ("pid", "pid"),
+    )
     if "uptime_s" in answer:
         rows["uptime"] = format_duration(answer["uptime_s"])
     if hidden := (answer.get("hidden") or {}).get("count"):
-        rows["hidden keys"] = f"{hidden} that cannot be file names; see --hidden"
+        rows["hidden entries"] = f"{hidden} that no path can show; see --hidden"
     tuning = answer.get("tuning") or {}
     if tuning.get("read_ahead_kib") is not None:
         rows["read-ahead"] = f"{tuning['read_ahead_kib']} KiB"
@@ -78,19 +91,9 @@ def _mount(answer: dict[str, Any]) -> RenderableType:
     return fields(rows)
 
 
-def _credentials(credentials: dict[str, Any]) -> dict[str, str]:
-    rows = {"source": str(credentials.get("source", "?"))}
-    left_s = credentials.get("seconds_left")
-    if left_s is None:
-        rows["valid for"] = "no end"
-    else:
-        rows["valid for"] = format_duration(left_s) if left_s > 0 else "over"
-    rows["renewals"] = str(credentials.get("renewals", 0))
-    if credentials.get("failures"):
-        rows["failures"] = str(credentials["failures"])
-    if credentials.get("last_error"):
-        rows["last error"] = str(credentials["last_error"])
-    return rows
+def _told(answer: dict[str, Any], *names: tuple[str, str]) -> dict[str, str]:
+    """What there is of (name of the row, key in the answer)."""
+    return {name: str(answer[key]) for name, key in names if answer.get(key) is not None}
 
 
 def _requests(requests: dict[str, Any], throttled: int) -> RenderableType:

@@ -1,9 +1,10 @@
-"""What a mount was asked to be: typed, complete and within sensible limits."""
+"""What was asked of a mount, or of a command: typed, complete and within sensible limits."""
 
 import math
 import os
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,9 @@ from stsfs.daemon.prices import PriceTable
 from stsfs.errors import BadArgument
 
 Consistency = Literal["open", "ttl"]
+ViewOption = Literal["auto", "keys", "entities"]
+Outside = Literal["fetch", "refuse"]
+Verify = Literal["off", "on-full-read"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 KIB = 1024
@@ -37,6 +41,25 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * _UNIT_BYTES[match[2].lower()])
 
 
+def parse_moment(text: str) -> float:
+    """Seconds since 1970 of `2026-11-24` (its end, in UTC) or `2026-11-24T10:00:00+01:00`.
+
+    Raises BadArgument.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise BadArgument(
+            f"{text!r} is not a date.",
+            remedy="Write 2026-11-24 for the end of that day (UTC), or 2026-11-24T10:00:00Z.",
+        ) from None
+    if len(text.strip()) <= len("2026-11-24"):
+        moment = datetime.combine(moment.date(), time.max)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp()
+
+
 def format_size(size_bytes: float) -> str:
     """`1.5 GiB` for people."""
     if size_bytes < KIB:
@@ -47,30 +70,24 @@ def format_size(size_bytes: float) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MountConfig:
-    """All options of one mount; construction raises BadArgument for what cannot be right.
+class PlaceOptions:
+    """Where data are, who asks, and what is shown of them: of a mount, and of commands without one.
 
-    None means that the program chooses, by what it measures or by what the machine has.
+    Construction raises BadArgument for what cannot be right. None means that the program chooses.
     """
 
-    location: str
-    """As typed: `syn12345`, `s3://bucket/prefix`."""
+    locations: tuple[str, ...]
+    """As typed: `syn12345`, `s3://bucket/prefix`; the path of a lock file is absolute."""
 
-    mount_path: Path
-    """Absolute, without symbolic links."""
+    view: ViewOption = "auto"
+    index_view: str | None = None
+    """An entity view that covers the folder; None: there is none."""
 
-    foreground: bool = False
-    rw: bool = False
+    as_of: str | None = None
+    """A day or a moment of the past, whose versions are shown; None: the present."""
 
+    outside: Outside = "fetch"
     metadata_ttl_s: float = METADATA_TTL_S_DEFAULT
-    consistency: Consistency = "open"
-
-    uid: int
-    gid: int
-    umask: int = UMASK_DEFAULT
-    allow_other: bool = False
-    xattrs: bool = False
-    """Show what `stsfs info` tells as extended attributes."""
 
     endpoint_url: str | None = None
     region: str | None = None
@@ -80,14 +97,60 @@ class MountConfig:
     synapse_endpoint: str | None = None
     whole_bucket: bool = False
 
+    deadline_s: float = DEADLINE_S_DEFAULT
+    connections_max: int | None = None
+
+    def __post_init__(self) -> None:
+        if not all(text.strip() for text in self.locations) or not self.locations:
+            raise BadArgument("The location is empty.", remedy="Name a syn id or s3://bucket.")
+        if self.index_view is not None and not re.fullmatch(r"syn[0-9]+", self.index_view):
+            raise BadArgument(f"--index-view is {self.index_view!r}; it must be an id (syn12345).")
+        assert self.as_of_unix_s is None or self.as_of_unix_s
+        _check_range("--metadata-ttl", self.metadata_ttl_s, 0, 86400, "seconds")
+        _check_range("--deadline", self.deadline_s, 1, 3600, "seconds")
+        _check_range("--connections", self.connections_max, 1, 256)
+        for option, url in (
+            ("--endpoint-url", self.endpoint_url),
+            ("--synapse-endpoint", self.synapse_endpoint),
+        ):
+            if url is not None and not re.match(r"https?://[^/\s]+", url):
+                raise BadArgument(f"{option} is {url!r}; it must begin with https:// or http://.")
+
+    @property
+    def as_of_unix_s(self) -> float | None:
+        """The moment of `--as-of`. Raises BadArgument."""
+        return None if self.as_of is None else parse_moment(self.as_of)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountConfig(PlaceOptions):
+    """All options of one mount; construction raises BadArgument for what cannot be right.
+
+    None means that the program chooses, by what it measures or by what the machine has.
+    """
+
+    mount_path: Path
+    """Absolute, without symbolic links."""
+
+    foreground: bool = False
+    rw: bool = False
+
+    consistency: Consistency = "open"
+    verify: Verify = "off"
+
+    uid: int
+    gid: int
+    umask: int = UMASK_DEFAULT
+    allow_other: bool = False
+    xattrs: bool = False
+    """Show what `stsfs info` tells as extended attributes."""
+
     block_bytes: int | None = None
     memory_bytes: int | None = None
     cache_dir: Path | None = None
     """Where blocks are kept on disk; None: nowhere."""
 
     cache_bytes: int = CACHE_BYTES_DEFAULT
-    deadline_s: float = DEADLINE_S_DEFAULT
-    connections_max: int | None = None
     prices: PriceTable | None = None
     """What S3 costs; None: the table that comes with the program, where the store is Amazon's."""
 
@@ -105,24 +168,14 @@ class MountConfig:
                 "Writing is not available in this version: every mount is read-only.",
                 remedy="Leave out --rw; in fstab write `ro` among the options.",
             )
-        if not self.location.strip():
-            raise BadArgument("The location is empty.", remedy="Name a syn id or s3://bucket.")
+        PlaceOptions.__post_init__(self)
         self._check_paths()
-        _check_range("--metadata-ttl", self.metadata_ttl_s, 0, 86400, "seconds")
-        _check_range("--deadline", self.deadline_s, 1, 3600, "seconds")
         _check_range("--uid", self.uid, 0, 2**32 - 2)
         _check_range("--gid", self.gid, 0, 2**32 - 2)
         if not 0 <= self.umask <= 0o777:
             raise BadArgument(f"--umask is {self.umask:o}; it must lie between 0 and 777 (octal).")
-        _check_range("--connections", self.connections_max, 1, 256)
         _check_range("--read-ahead-kib", self.read_ahead_kib, 0, 64 * KIB, "KiB")
         self._check_sizes()
-        for option, url in (
-            ("--endpoint-url", self.endpoint_url),
-            ("--synapse-endpoint", self.synapse_endpoint),
-        ):
-            if url is not None and not re.match(r"https?://[^/\s]+", url):
-                raise BadArgument(f"{option} is {url!r}; it must begin with https:// or http://.")
 
     def _check_paths(self) -> None:
         for path in (self.mount_path, self.token_file, self.log_file, self.cache_dir):
@@ -147,6 +200,11 @@ class MountConfig:
             raise BadArgument(f"--memory is {format_size(memory)}; it must be at least 16 MiB.")
         if memory is not None and block is not None and memory < 8 * block:
             raise BadArgument("--memory must have room for at least eight blocks (--block-size).")
+
+    @property
+    def location(self) -> str:
+        """All locations as one text, for people and for mount(8)."""
+        return ",".join(self.locations)
 
     @property
     def effective_log_level(self) -> LogLevel:

@@ -4,15 +4,14 @@ Paths arrive relative to the mount point. Answers are JSON values described by s
 """
 
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stsfs.credentials.lease import CredentialLease
 from stsfs.daemon.control import Handler
+from stsfs.daemon.places import Place
 from stsfs.errors import BadArgument, NotFound, StsfsError
 from stsfs.fuse import errno_table
-from stsfs.location.location import Location
 from stsfs.store.object_store import ObjectVersion
 from stsfs.vfs import explain
 from stsfs.vfs.explain import Verdict
@@ -23,6 +22,9 @@ from stsfs.vfs.refusals import Refusal, Refusals
 Request = dict[str, Any]
 Answer = dict[str, Any]
 
+DIGESTS_MAX = 100
+"""Files of one question; each may cost a request."""
+
 DiskBytes = Callable[[ObjectVersion], Awaitable[int | None]]
 """How many bytes of a version are on disk; None where that is not known."""
 
@@ -31,31 +33,38 @@ DiskBytes = Callable[[ObjectVersion], Awaitable[int | None]]
 class Questions:
     """The parts of a mount that know about paths."""
 
-    location: Location
+    places: Mapping[int, Place]
+    """By their location ids."""
+
     inspector: Inspector
     refusals: Refusals
-    lease: CredentialLease
     kernel: KernelCache
     disk_bytes: DiskBytes | None = None
 
     def handlers(self) -> dict[str, Handler]:
         """For `serve_control`, by command."""
-        return {"explain": self.explain, "info": self.info, "refresh": self.refresh}
+        return {
+            "explain": self.explain,
+            "info": self.info,
+            "refresh": self.refresh,
+            "digests": self.digests,
+        }
 
     async def explain(self, request: Request) -> Answer:
         """What a path is, what was refused there, what reading and changing it would meet."""
         found = await self.inspector.find(_path(request))
         last = self.refusals.of_path(found.path)
+        place = self._place(found)
         facts = self.inspector.facts(
-            found, self._why_no_credentials(), refused_before=last is not None
+            found, _why_no_credentials(place), refused_before=last is not None
         )
-        lease = self.lease.status()
+        lease = place.lease.status()
         return {
             "path": found.path,
             "kind": found.kind,
             "what": explain.what(facts),
             "key": found.key,
-            "uri": self._uri(found.key),
+            "uri": _uri(place, found.key),
             "size_bytes": facts.size_bytes if found.kind == "file" else None,
             "storage_class": facts.storage_class or None,
             "read": _verdict(explain.reading(facts)),
@@ -82,16 +91,47 @@ class Questions:
                 f"There is no {found.path} in this mount.",
                 remedy="`stsfs explain` says what is there instead.",
             )
+        place = self._place(found)
+        properties = await self.inspector.properties(found.node)
         return {
             "path": found.path,
             "kind": found.kind,
-            "location": self.location.label,
-            "bucket": self.location.bucket,
+            "location": place.location.label,
+            "bucket": place.location.bucket,
             "key": found.key,
-            "uri": self._uri(found.key),
+            "uri": _uri(place, found.key),
             "inode": found.node.inode,
             **_object(found.node),
+            "properties": dict(properties),
             "known": await self._known(found),
+        }
+
+    async def digests(self, request: Request) -> Answer:
+        """What is known of the content of several files, for whoever compares it."""
+        paths = request.get("paths")
+        if not isinstance(paths, list) or len(paths) > DIGESTS_MAX:
+            raise BadArgument(f"The request names no list of at most {DIGESTS_MAX} paths.")
+        return {"files": [await self._digest(str(path)) for path in paths]}
+
+    async def _digest(self, path: str) -> Answer:
+        answer: Answer = {"path": path, "entity_id": None, "version": None, "md5": None,
+                          "size_bytes": None, "etag": None, "error": None}  # fmt: skip
+        found = await self.inspector.find(path)
+        if not isinstance(found.node, File):
+            answer["error"] = str(found.error or NotFound(f"{found.path} is not a file."))
+            return answer
+        try:
+            told = await self.inspector.properties(found.node)
+        except StsfsError as exc:
+            answer["error"] = str(exc)
+            return answer
+        version = told.get("synapse.version")
+        return answer | {
+            "entity_id": told.get("synapse.id"),
+            "version": None if version is None else int(version),
+            "md5": found.node.md5 or None,
+            "size_bytes": found.node.size_bytes,
+            "etag": None if found.node.version is None else found.node.version.etag,
         }
 
     async def refresh(self, request: Request) -> Answer:
@@ -114,15 +154,30 @@ class Questions:
                 known["disk_bytes"] = await self.disk_bytes(node.version)
         return known
 
-    def _why_no_credentials(self) -> StsfsError | None:
-        try:
-            self.lease.current()
-        except StsfsError as exc:
-            return exc
-        return None
+    def _place(self, found: Found) -> Place:
+        """The location that a path lies in; the first where it lies in none."""
+        node = found.node or found.parent
+        at: Directory | None = node.parent if isinstance(node, File) else node
+        while at is not None:
+            if at.site.location_id in self.places:
+                return self.places[at.site.location_id]
+            at = at.parent
+        return next(iter(self.places.values()))
 
-    def _uri(self, key: str) -> str:
-        return f"s3://{self.location.bucket}/{key}"
+
+def _why_no_credentials(place: Place) -> StsfsError | None:
+    try:
+        place.lease.current()
+    except StsfsError as exc:
+        return exc
+    return None
+
+
+def _uri(place: Place, key: str) -> str | None:
+    """Where the bytes are; None for what has no key."""
+    if not key and place.choice.view != "keys":
+        return None
+    return f"s3://{place.location.bucket}/{key}"
 
 
 def refusal_record(refusal: Refusal) -> Answer:

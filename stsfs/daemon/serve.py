@@ -8,20 +8,18 @@ from collections.abc import AsyncIterator, Callable
 
 import trio
 
-from stsfs import __version__
 from stsfs.cache.block_cache import BlockCache
 from stsfs.cache.block_pool import BlockPool
 from stsfs.cache.disk.directory import CacheDirectory
 from stsfs.cache.disk.disk_cache import DiskCache
 from stsfs.cache.disk.tier import DiskTier
-from stsfs.credentials.credentials import Credentials, CredentialSource
-from stsfs.credentials.lease import CredentialLease
 from stsfs.daemon import machine, runtime_dir
 from stsfs.daemon.config import MountConfig
 from stsfs.daemon.control import serve_control
 from stsfs.daemon.garbage import collect_when_idle
-from stsfs.daemon.logs import register_secret
 from stsfs.daemon.notify import ServiceManager
+from stsfs.daemon.opening import open_places
+from stsfs.daemon.places import Places
 from stsfs.daemon.pressure import PressureWatch
 from stsfs.daemon.questions import Questions
 from stsfs.daemon.runtime_dir import MountRecord
@@ -32,21 +30,14 @@ from stsfs.fuse.kernel_limits import READ_AHEAD_KIB, KernelLimits, raise_read_ah
 from stsfs.fuse.operations import Appearance, Operations
 from stsfs.fuse.session import MAX_BACKGROUND, Session
 from stsfs.fuse.xattrs import Origin, XattrOperations
-from stsfs.location.parse import parse_target
-from stsfs.location.resolve import Resolved, ResolveOptions, resolve
-from stsfs.store.s3_store import S3Store
+from stsfs.store.object_store import ObjectStore
 from stsfs.vfs.inspector import Inspector
-from stsfs.vfs.nodes import Site
 from stsfs.vfs.refusals import Refusals
 from stsfs.vfs.tree import Tree
+from stsfs.vfs.verifying import Verification
 from stsfs.vfs.vfs import Vfs
 
 log = logging.getLogger(__name__)
-
-CONNECTIONS_MAX = 64
-
-SITE_ID = 1
-"""The number of the one location that a mount shows."""
 
 
 def serve_mount(config: MountConfig, manager: ServiceManager, ready: Callable[[], None]) -> int:
@@ -58,81 +49,39 @@ def serve_mount(config: MountConfig, manager: ServiceManager, ready: Callable[[]
     return trio.run(_serve, config, manager, ready)
 
 
-class _Discreet:
-    """A credential source whose secrets the log knows to hide, from the moment they exist."""
-
-    def __init__(self, source: CredentialSource, first: Credentials) -> None:
-        self._source = source
-        _hide(first)
-
-    @property
-    def description(self) -> str:
-        return self._source.description
-
-    async def fetch(self) -> Credentials:
-        fetched = await self._source.fetch()
-        _hide(fetched)
-        return fetched
-
-
-def _hide(credentials: Credentials) -> None:
-    register_secret(credentials.secret_access_key)
-    register_secret(credentials.session_token)
-
-
 async def _serve(config: MountConfig, manager: ServiceManager, ready: Callable[[], None]) -> int:
-    options = ResolveOptions(
-        profile=config.aws_profile,
-        region=config.region,
-        endpoint_url=config.endpoint_url,
-        token_file=config.token_file,
-        synapse_profile=config.synapse_profile,
-        synapse_endpoint=config.synapse_endpoint,
-        whole_bucket=config.whole_bucket,
-    )
-    resolved = await resolve(parse_target(config.location), options=options)
+    places = await open_places(config)
     try:
-        for warning in resolved.warnings:
-            log.warning("%s", warning)
-        await _Mount(config, resolved, manager).serve(ready)
+        await _Mount(config, places, manager).serve(ready)
     finally:
-        with trio.CancelScope(shield=True):
-            await resolved.aclose()
+        await places.aclose()
     return 0
 
 
 class _Mount:
     """The parts of one mount."""
 
-    def __init__(self, config: MountConfig, resolved: Resolved, manager: ServiceManager) -> None:
-        self._config, self._manager = config, manager
-        self._location = location = resolved.location
-        self._lease = CredentialLease(
-            _Discreet(resolved.source, resolved.first), first=resolved.first
-        )
-        self._store = S3Store(
-            location.bucket,
-            self._lease,
-            region=location.region,
-            endpoint_url=location.endpoint_url,
-            connections_max=config.connections_max or CONNECTIONS_MAX,
-            deadline_s=config.deadline_s,
-            user_agent=f"stsfs/{__version__}",
-        )
+    def __init__(self, config: MountConfig, places: Places, manager: ServiceManager) -> None:
+        self._config, self._places, self._manager = config, places, manager
+        router = places.router
         pool = BlockPool(
             budget_bytes=config.memory_bytes or machine.default_budget_bytes(),
             block_bytes=config.block_bytes or machine.BLOCK_BYTES,
         )
-        self._disk = self._make_disk(pool)
+        self._disk = self._make_disk(pool, router)
         self._pressure = PressureWatch(
             pool,
             fixed_bytes=config.memory_bytes,
             give_way=None if self._disk is None else self._disk.writer.give_way,
         )
-        self._cache = BlockCache(pool, self._store, self._disk)
-        site = Site(SITE_ID, self._store, location.prefix, location.reserved_names, time.time_ns())
-        self._tree = Tree(site, metadata_ttl_s=config.metadata_ttl_s)
-        self._vfs = Vfs(self._tree, self._cache, trust_listings=config.consistency == "ttl")
+        self._cache = BlockCache(pool, router, self._disk)
+        self._tree = Tree(places.root(), metadata_ttl_s=config.metadata_ttl_s)
+        self._vfs = Vfs(
+            self._tree,
+            self._cache,
+            trust_listings=config.consistency == "ttl",
+            verification=None if config.verify == "off" else Verification(),
+        )
         self._refusals = Refusals()
         self._inspector = Inspector(self._tree, self._cache, self._vfs)
         self._operations = self._make_operations(Appearance(config.uid, config.gid, config.umask))
@@ -147,7 +96,8 @@ class _Mount:
         stays, dead, except before it was ready.
         """
         async with trio.open_nursery() as background:
-            await background.start(self._lease.keep_fresh)
+            for place in self._places.all:
+                await background.start(place.run)
             if self._disk is not None:
                 await background.start(self._disk.writer.run)
             await background.start(self._cache.run)
@@ -169,7 +119,6 @@ class _Mount:
                 finally:
                     self._session.close()
             background.cancel_scope.cancel()
-        self._store.close()
 
     def _make_operations(self, appearance: Appearance) -> Operations:
         deadline_s = self._config.deadline_s
@@ -181,16 +130,18 @@ class _Mount:
             appearance,
             deadline_s=deadline_s,
             inspector=self._inspector,
-            origin=Origin(self._location.label, self._location.bucket),
+            origins={
+                each.location_id: Origin(each.location.label, each.location.bucket)
+                for each in self._places.all
+            },
         )
 
-    def _make_disk(self, pool: BlockPool) -> DiskTier | None:
+    def _make_disk(self, pool: BlockPool, store: ObjectStore) -> DiskTier | None:
         if self._config.cache_dir is None:
             return None
         directory = CacheDirectory.of_user(self._config.cache_dir)
         disk = DiskCache(directory, limit_bytes=self._config.cache_bytes)
-        site = f"{self._location.endpoint_url or 'aws'}/{self._location.bucket}"
-        return DiskTier(disk, self._store, {SITE_ID: site}, pool)
+        return DiskTier(disk, store, self._places.disk_names, pool)
 
     _answered = False
 
@@ -210,14 +161,23 @@ class _Mount:
                 ready()
                 serving.start_soon(keep_status, self._manager, self._status_line)
                 serving.start_soon(keep_watchdog, self._manager, self._answers)
-                log.info("%s is mounted on %s", self._location.uri, self._config.mount_path)
+                for place in self._places.all:
+                    log.info(
+                        "%s is mounted on %s, by its %s: %s",
+                        place.location.uri,
+                        self._config.mount_path.joinpath(*place.path),
+                        place.choice.view,
+                        place.choice.why,
+                    )
                 await trio.sleep_forever()
             finally:
                 runtime_dir.remove_record(record)
 
     def _status_line(self) -> str:
         return status_line(
-            self._location.label, self._lease.status(), open_files=self._vfs.open_files
+            self._config.location,
+            self._places.all[0].lease.status(),
+            open_files=self._vfs.open_files,
         )
 
     async def _answers(self, timeout_s: float) -> bool:
@@ -253,20 +213,17 @@ class _Mount:
 
     def _questions(self) -> Questions:
         return Questions(
-            self._location,
+            {place.location_id: place for place in self._places.all},
             self._inspector,
             self._refusals,
-            self._lease,
             KernelCache(self._session.duplicate),
             None if self._disk is None else self._disk.held_bytes,
         )
 
     async def _status(self, request: dict[str, object]) -> dict[str, object]:
-        return Status(
+        return await Status(
             self._config,
-            self._location,
-            self._lease,
-            self._store,
+            self._places,
             self._cache,
             self._tree,
             self._vfs,
@@ -284,8 +241,8 @@ class _Mount:
     def _record(self) -> MountRecord:
         path = self._config.mount_path
         return MountRecord(
-            location=self._location.label,
-            uri=self._location.uri,
+            location=self._config.location,
+            uri=self._places.all[0].location.uri,
             mount_path=path,
             pid=os.getpid(),
             control_socket=runtime_dir.control_socket(path),

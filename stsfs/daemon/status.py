@@ -2,19 +2,19 @@
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Protocol
 
 from stsfs.cache.block_cache import BlockCache
-from stsfs.credentials.lease import CredentialLease
 from stsfs.daemon.config import MountConfig
+from stsfs.daemon.places import Place, Places
 from stsfs.daemon.pressure import PressureWatch
 from stsfs.daemon.prices import cost, own_prices
 from stsfs.daemon.questions import refusal_record
 from stsfs.fuse.kernel_limits import KernelLimits
-from stsfs.location.location import Location
-from stsfs.store.s3_store import S3Store
+from stsfs.store.counters import KindCount, StoreCounters
 from stsfs.vfs.inspector import Inspector
 from stsfs.vfs.nodes import path_of
 from stsfs.vfs.reader import DirectReader
@@ -40,9 +40,7 @@ class Status:
     """The parts that have something to tell."""
 
     config: MountConfig
-    location: Location
-    lease: CredentialLease
-    store: S3Store
+    places: Places
     cache: BlockCache
     tree: Tree
     vfs: Vfs
@@ -52,15 +50,21 @@ class Status:
     pressure: PressureWatch
     disk_cache: DiskCacheStatus | None = None
 
-    def answer(self, *, with_hidden: bool = False) -> dict[str, object]:
+    async def answer(self, *, with_hidden: bool = False) -> dict[str, object]:
         """Everything, with units in the names; hidden keys by name only when asked for."""
-        lease = self.lease.status()
+        first = self.places.all[0]
         cache, pool = self.cache.counters, self.cache.pool
-        store = self.store.counters
+        stores = [place.store.counters for place in self.places.all]
+        kinds = _sum_of_kinds(stores)
         return {
-            "location": self.location.label,
-            "uri": self.location.uri,
-            "region": self.store.region,
+            "location": self.config.location,
+            "uri": first.location.uri,
+            "region": first.store.region,
+            "view": first.choice.view,
+            "view_reason": first.choice.why,
+            "as_of": self.config.as_of,
+            "locations": [await _place(place) for place in self.places.all],
+            "synapse_requests": self._synapse(),
             "mode": "read-only",
             "consistency": self.config.consistency,
             "metadata_ttl_s": self.config.metadata_ttl_s,
@@ -69,22 +73,15 @@ class Status:
             "uptime_s": round(time.time() - _STARTED_UNIX_S, 1),
             "open_files": self.vfs.open_files,
             "inodes": len(self.tree.inodes),
-            "credentials": {
-                "source": lease.source,
-                "in_force": lease.in_force,
-                "seconds_left": lease.seconds_left,
-                "renewals": lease.renewals,
-                "failures": lease.failures,
-                "last_error": lease.last_error,
-            },
+            "credentials": _credentials(first),
             "requests": {
                 kind: {"count": n.requests, "bytes": n.received_bytes, "retries": n.retries,
                        "failures": n.failures}
-                for kind, n in sorted(store.kinds.items())
+                for kind, n in sorted(kinds.items())
             },
-            "cost": self._cost(),
-            "throttled": store.throttled,
-            "connections_opened": store.connections_opened,
+            "cost": self._cost(kinds),
+            "throttled": sum(store.throttled for store in stores),
+            "connections_opened": sum(store.connections_opened for store in stores),
             "cache": {
                 "block_bytes": pool.block_bytes,
                 **self.pressure.status(),
@@ -110,12 +107,43 @@ class Status:
         ]
         return {"count": count, "keys": keys, "more": count - len(keys)}
 
-    def _cost(self) -> dict[str, object] | None:
+    def _synapse(self) -> dict[str, object] | None:
+        """Requests to Synapse; None for a mount that makes none."""
+        synapse = self.places.synapse
+        return None if synapse is None else asdict(synapse.client.requests)
+
+    def _cost(self, kinds: Mapping[str, KindCount]) -> dict[str, object] | None:
         """None for another store than Amazon's whose prices nobody told us."""
         table = self.config.prices
-        if table is None and self.location.endpoint_url is None:
+        if table is None and self.places.all[0].location.endpoint_url is None:
             table = own_prices()
-        return None if table is None else cost(self.store.counters.kinds, table)
+        return None if table is None else cost(kinds, table)
+
+
+async def _place(place: Place) -> dict[str, object]:
+    """One location: where it is, what is shown of it, and how much of that is known."""
+    return {
+        "label": place.location.label,
+        "path": "/" + "/".join(place.path),
+        "uri": place.location.uri,
+        "region": place.store.region,
+        "view": place.choice.view,
+        "view_reason": place.choice.why,
+        "credentials": _credentials(place),
+        "entities": None if place.entities is None else await place.entities.status(),
+    }
+
+
+def _credentials(place: Place) -> dict[str, object]:
+    lease = place.lease.status()
+    return {
+        "source": lease.source,
+        "in_force": lease.in_force,
+        "seconds_left": lease.seconds_left,
+        "renewals": lease.renewals,
+        "failures": lease.failures,
+        "last_error": lease.last_error,
+    }
 
 
 def _handle(handle: FileHandle) -> dict[str, object]:
@@ -133,6 +161,19 @@ def _handle(handle: FileHandle) -> dict[str, object]:
             for stream in reversed(handle.reader.streams)
         ],
     }
+
+
+def _sum_of_kinds(stores: Sequence[StoreCounters]) -> dict[str, KindCount]:
+    """Requests of all stores, by kind."""
+    total = StoreCounters()
+    for store in stores:
+        for kind, count in store.kinds.items():
+            into = total.of(kind)
+            into.requests += count.requests
+            into.received_bytes += count.received_bytes
+            into.retries += count.retries
+            into.failures += count.failures
+    return total.kinds
 
 
 def _rate(hits: int, misses: int) -> float | None:

@@ -106,6 +106,7 @@ def open_stage(progress: Callable[[str], None]) -> Iterator[Stage]:
         stack.enter_context(_own_environment())
         directory = Path(tempfile.mkdtemp(prefix="stsfs-demo-")).resolve()
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        os.environ["XDG_CACHE_HOME"] = str(directory / "cache")
         progress("making a small data set")
         data = _build_data(directory)
         progress("starting a local S3 and a local Synapse")

@@ -31,6 +31,7 @@ REPLIES: dict[type[errors.StsfsError], Reply] = {
     errors.StaleVersion:       Reply(errno.ESTALE,       logging.INFO),
     errors.DeadlineExceeded:   Reply(errno.ETIMEDOUT,    logging.ERROR),
     errors.StoreFailure:       Reply(errno.EIO,          logging.ERROR),
+    errors.ContentMismatch:    Reply(errno.EIO,          logging.ERROR),
 }  # fmt: skip
 
 BUG = Reply(errno.EIO, logging.CRITICAL)

@@ -13,7 +13,7 @@ import pyfuse3
 
 from stsfs.fuse.operations import Appearance, Operations, handler
 from stsfs.vfs.inspector import Inspector
-from stsfs.vfs.nodes import File, Node
+from stsfs.vfs.nodes import Directory, File, Node
 from stsfs.vfs.refusals import Refusals
 from stsfs.vfs.vfs import Vfs
 
@@ -39,11 +39,11 @@ class XattrOperations(Operations):
         *,
         deadline_s: float,
         inspector: Inspector,
-        origin: Origin,
+        origins: Mapping[int, Origin],
     ) -> None:
         super().__init__(vfs, refusals, appearance, deadline_s=deadline_s)
         self._inspector = inspector
-        self._origin = origin
+        self._origins = origins
 
     @handler
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
@@ -67,11 +67,14 @@ class XattrOperations(Operations):
 
     def _makers(self, node: Node) -> Mapping[bytes, Callable[[], str]]:
         """What makes the value of each attribute: most are asked for, few are wanted."""
-        makers: dict[bytes, Callable[[], str]] = {
-            b"user.s3.bucket": lambda: self._origin.bucket,
-            b"user.s3.key": lambda: node.key,
-            b"user.stsfs.location": lambda: self._origin.label,
-        }
+        makers: dict[bytes, Callable[[], str]] = {}
+        directory = node if isinstance(node, Directory) else node.parent
+        origin = self._origins.get(directory.site.location_id)
+        if origin is not None:
+            makers[b"user.stsfs.location"] = lambda: origin.label
+        if origin is not None and node.key:
+            makers[b"user.s3.bucket"] = lambda: origin.bucket
+            makers[b"user.s3.key"] = lambda: node.key
         if isinstance(node, File) and (version := node.version) is not None:
             makers |= {
                 b"user.s3.etag": lambda: version.etag,

@@ -11,7 +11,7 @@ from stsfs.credentials.credentials import Credentials, CredentialSource
 from stsfs.credentials.synapse_sts import SynapseStsSource
 from stsfs.errors import WholeBucketRefused
 from stsfs.location.location import Location
-from stsfs.location.parse import S3Target, SynapseTarget, Target
+from stsfs.location.parse import S3Target, SynapseTarget
 from stsfs.synapse.client import SynapseClient
 from stsfs.synapse.endpoints import Endpoints
 from stsfs.synapse.tokens import TokenChain
@@ -36,6 +36,24 @@ class ResolveOptions:
     rw: bool = False
 
 
+class SynapseAccess:
+    """One client of Synapse, and the place where its token comes from, for all who need them."""
+
+    def __init__(
+        self,
+        options: ResolveOptions,
+        make_client: Callable[..., SynapseClient] = SynapseClient,
+    ) -> None:
+        """`make_client` takes what SynapseClient takes. Raises BadArgument."""
+        self.tokens = TokenChain(token_file=options.token_file, profile=options.synapse_profile)
+        self.endpoints = Endpoints.chosen(options.synapse_endpoint)
+        self.client = make_client(self.endpoints, token=self.tokens.token)
+
+    async def aclose(self) -> None:
+        """Close the connections, after the last request. Waits for nobody."""
+        await self.client.aclose()
+
+
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """A location, who gives credentials for it, and the first set: for the lease."""
@@ -44,36 +62,23 @@ class Resolved:
     source: CredentialSource
     first: Credentials
     warnings: list[str]
-    synapse: SynapseClient | None = None
-    """The client that `source` fetches with."""
-
-    async def aclose(self) -> None:
-        """Close the connections of `source`, after the last fetch."""
-        if self.synapse is not None:
-            await self.synapse.aclose()
 
 
 async def resolve(
-    target: Target,
+    target: S3Target | SynapseTarget,
     *,
     options: ResolveOptions,
-    make_client: Callable[..., SynapseClient] = SynapseClient,
+    synapse: SynapseAccess | None = None,
 ) -> Resolved:
     """Find out where the target is, and fetch credentials once: it takes one request.
 
-    `make_client` takes what SynapseClient takes. Raises WholeBucketRefused, BadArgument, or what
-    the source raises; then nothing stays open.
+    synapse is needed for a SynapseTarget. Raises WholeBucketRefused, BadArgument, or what the
+    source raises.
     """
     if isinstance(target, S3Target):
         return await _resolve_s3(target, options)
-    tokens = TokenChain(token_file=options.token_file, profile=options.synapse_profile)
-    client = make_client(Endpoints.chosen(options.synapse_endpoint), token=tokens.token)
-    try:
-        return await _resolve_synapse(target, options, client, tokens)
-    except BaseException:
-        with trio.CancelScope(shield=True):  # closes idle sockets, waits for nobody
-            await client.aclose()
-        raise
+    assert synapse is not None
+    return await _resolve_synapse(target, options, synapse)
 
 
 async def _resolve_s3(target: S3Target, options: ResolveOptions) -> Resolved:
@@ -101,7 +106,7 @@ async def _resolve_s3(target: S3Target, options: ResolveOptions) -> Resolved:
 
 
 async def _resolve_synapse(
-    target: SynapseTarget, options: ResolveOptions, client: SynapseClient, tokens: TokenChain
+    target: SynapseTarget, options: ResolveOptions, synapse: SynapseAccess
 ) -> Resolved:
     """One STS call names the location and gives the first credentials for it.
 
@@ -109,8 +114,8 @@ async def _resolve_synapse(
     own buckets. The store discovers the region.
     """
     source = SynapseStsSource(
-        client,
-        lambda: tokens.place,
+        synapse.client,
+        lambda: synapse.tokens.place,
         target.synapse_id,
         "read_write" if options.rw else "read_only",
     )
@@ -121,7 +126,7 @@ async def _resolve_synapse(
     warnings = []
     if not base_key:
         warnings.append(f"The credentials of {target} cover the whole bucket {bucket}.")
-    return Resolved(location, source, first, warnings, client)
+    return Resolved(location, source, first, warnings)
 
 
 def synapse_location(

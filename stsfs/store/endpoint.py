@@ -29,10 +29,13 @@ class Endpoint:
         return self.host if self.port == usual else f"{self.host}:{self.port}"
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """Certificates checked against the system's authorities, or AWS_CA_BUNDLE's."""
-        if not self.tls:
-            return None
-        return ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE"))
+        """How certificates are checked, where there are any."""
+        return checked_tls() if self.tls else None
+
+
+def checked_tls() -> ssl.SSLContext:
+    """Certificates checked against the system's authorities, or AWS_CA_BUNDLE's."""
+    return ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE"))
 
 
 def endpoint_for(bucket: str, region: str | None, endpoint_url: str | None) -> Endpoint:

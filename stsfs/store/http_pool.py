@@ -1,6 +1,8 @@
-"""Keep-alive connections to one endpoint, few enough, and never all taken by read-ahead."""
+"""Keep-alive connections to an endpoint, few enough, and never all taken by read-ahead."""
 
+import functools
 import ssl
+from collections.abc import Callable
 
 import trio
 
@@ -88,6 +90,52 @@ class ConnectionPool:
         connection = self._idle.pop()
         connection.reused = True
         return connection
+
+
+class HostPools:
+    """A pool for each host, where hosts are learnt from what is asked for.
+
+    Trouble with one host leaves the others' connections alone. Beyond hosts_max, the host that
+    was not asked for longest is forgotten; requests to it that are under way end as they would.
+    """
+
+    def __init__(
+        self,
+        make_tls: Callable[[], ssl.SSLContext],
+        *,
+        hosts_max: int,
+        connections_max: int,
+        counters: StoreCounters,
+    ) -> None:
+        """connections_max is for each host; make_tls is called when the first needs TLS."""
+        self._make_tls = functools.cache(make_tls)
+        self._hosts_max = hosts_max
+        self._connections_max = connections_max
+        self._counters = counters
+        self._pools: dict[tuple[str, int, bool], ConnectionPool] = {}
+        """The one asked for last is the last."""
+
+    def of(self, host: str, port: int, *, tls: bool) -> ConnectionPool:
+        """The pool of a host, made when first asked for. Not a checkpoint."""
+        address = (host, port, tls)
+        pool = self._pools.pop(address, None)
+        if pool is None:
+            if len(self._pools) >= self._hosts_max:
+                self._pools.pop(next(iter(self._pools))).close()
+            pool = ConnectionPool(
+                host,
+                port,
+                self._make_tls() if tls else None,
+                connections_max=self._connections_max,
+                counters=self._counters,
+            )
+        self._pools[address] = pool
+        return pool
+
+    def close(self) -> None:
+        """Close the idle connections; those in use close when their request ends."""
+        while self._pools:
+            self._pools.popitem()[1].close()
 
 
 async def _acquire(semaphore: trio.Semaphore) -> None:

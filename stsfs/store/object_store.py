@@ -79,6 +79,12 @@ class ObjectStore(Protocol):
         """Return when the server still has this very version; one request for one byte."""
 
     async def list_page(
-        self, prefix: str, *, token: str | None = None, start_after: str = "", keys_max: int = 1000
+        self,
+        prefix: str,
+        *,
+        token: str | None = None,
+        start_after: str = "",
+        keys_max: int = 1000,
+        delimiter: str = "/",
     ) -> ListPage:
-        """One page of the keys below prefix, rolled up at the next `/`."""
+        """One page of the keys below prefix, rolled up at the next delimiter; empty: none are."""

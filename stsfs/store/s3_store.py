@@ -10,14 +10,15 @@ import trio
 
 from stsfs.credentials.credentials import Credentials
 from stsfs.errors import AccessDenied, StaleVersion, StoreFailure, StsfsError
-from stsfs.store import answers
 from stsfs.store.answers import Answer, Meaning
 from stsfs.store.counters import StoreCounters
 from stsfs.store.endpoint import endpoint_for
-from stsfs.store.http_connection import TURN_BYTES, Connection, ConnectionBroken, Head
+from stsfs.store.exchange import Attempt, exchange
+from stsfs.store.http_connection import Connection, Head
 from stsfs.store.http_pool import ConnectionPool
 from stsfs.store.list_page import ListPageParser
 from stsfs.store.object_store import ListPage, ObjectVersion, RangeSink
+from stsfs.store.range_transfer import Confirmation, RangeTransfer
 from stsfs.store.retry import Trouble
 from stsfs.store.sigv4 import Signer, encode_path, encode_query
 
@@ -27,7 +28,6 @@ T = TypeVar("T")
 EXPIRY_SLACK_S = 2.0
 """A Date has whole seconds, and so have some servers' ends of sessions."""
 
-_ERROR_BODY_BYTES_MAX = 64 * 1024
 _NO_BUCKET_REMEDY = "Check the endpoint and the bucket."
 
 
@@ -85,78 +85,49 @@ class S3Store:
         self, version: ObjectVersion, start: int, stop: int, sink: RangeSink, *, ahead: bool = False
     ) -> None:
         """See ObjectStore. A cut body is taken up again where it ended."""
-        assert 0 <= start < stop <= version.size_bytes
-        position, confirmed = start, False
-        what = f"read {version.key!r}"
-        trouble = Trouble(what, deadline_s=self._deadline_s)
-
-        async def receive(connection: Connection, head: Head) -> None:
-            nonlocal position, confirmed
-            _check_range_head(head, version, position, stop)
-            if not confirmed:
-                confirmed = True
-                sink.confirmed()
-            begun, turn_bytes = position, TURN_BYTES
-            count = self.counters.of("get")
-            while position < stop:
-                memory = sink.buffer()
-                try:
-                    received = await connection.receive_into(memory[: stop - position])
-                except ConnectionBroken:
-                    if position > begun:
-                        trouble.progress()
-                    raise
-                sink.received(received)
-                position += received
-                count.received_bytes += received
-                turn_bytes -= received
-                if turn_bytes <= 0:
-                    turn_bytes = TURN_BYTES
-                    trouble.progress()
-                    await trio.lowlevel.checkpoint()
-
-        def headers() -> str:
-            return f"Range: bytes={position}-{stop - 1}\r\nIf-Match: {version.etag}\r\n"
-
-        path = encode_path(f"/{version.key}")
-        try:
-            await self._exchange("get", path, "", headers, receive, trouble, ahead=ahead)
-        except AccessDenied as denied:
-            raise await self._denied_or_gone(version, denied) from denied
+        trouble = Trouble(f"read {version.key!r}", deadline_s=self._deadline_s)
+        count = self.counters.of("get")
+        transfer = RangeTransfer(version, start, stop, sink, trouble, count)
+        await self._of_version("get", version, transfer, trouble, ahead=ahead)
 
     async def confirm(self, version: ObjectVersion) -> None:
         """Return when the server still has this very version; raises StaleVersion when not."""
-        what = f"confirm {version.key!r}"
-        trouble = Trouble(what, deadline_s=self._deadline_s)
+        trouble = Trouble(f"confirm {version.key!r}", deadline_s=self._deadline_s)
+        await self._of_version("confirm", version, Confirmation(version), trouble)
 
-        async def receive(connection: Connection, head: Head) -> None:
-            if version.size_bytes:
-                _check_range_head(head, version, 0, 1)
-            else:
-                _check_etag(head, version)
-            await _whole(connection, head)
-
-        def headers() -> str:
-            only_first = "Range: bytes=0-0\r\n" if version.size_bytes else ""
-            return f"{only_first}If-Match: {version.etag}\r\n"
-
+    async def _of_version(
+        self,
+        kind: str,
+        version: ObjectVersion,
+        asked: RangeTransfer | Confirmation,
+        trouble: Trouble,
+        *,
+        ahead: bool = False,
+    ) -> None:
         path = encode_path(f"/{version.key}")
         try:
-            await self._exchange("confirm", path, "", headers, receive, trouble)
+            await self._exchange(kind, path, "", asked.headers, asked.receive, trouble, ahead=ahead)
         except AccessDenied as denied:
             raise await self._denied_or_gone(version, denied) from denied
 
     async def list_page(
-        self, prefix: str, *, token: str | None = None, start_after: str = "", keys_max: int = 1000
+        self,
+        prefix: str,
+        *,
+        token: str | None = None,
+        start_after: str = "",
+        keys_max: int = 1000,
+        delimiter: str = "/",
     ) -> ListPage:
         """See ObjectStore."""
         pairs = {
             "list-type": "2",
             "prefix": prefix,
-            "delimiter": "/",
             "encoding-type": "url",
             "max-keys": str(keys_max),
         }
+        if delimiter:
+            pairs["delimiter"] = delimiter
         if token is not None:
             pairs["continuation-token"] = token
         if start_after:
@@ -191,43 +162,24 @@ class S3Store:
         ahead: bool = False,
     ) -> T:
         """One request until it succeeds or there is no point in going on."""
-        count = self.counters.of(kind)
-        fresh = False
-        with count.failing():
-            while True:
-                credentials = await self._credentials()
-                try:
-                    pool = self._pool
-                    connection = await pool.take(ahead=ahead, fresh=fresh)
-                    try:
-                        count.requests += 1
-                        request = self._signed(path, query, headers(), credentials)
-                        head = await connection.ask(request)
-                        if head.status in {200, 206}:
-                            return await receive(connection, head)
-                        answer = answers.read(head, await _whole(connection, head))
-                    finally:
-                        pool.give_back(connection)
-                except ConnectionBroken as broken:
-                    fresh = broken.unused
-                    if not fresh:
-                        await trouble.back_off(str(broken))
-                else:
-                    fresh = False
-                    await self._after(answer, credentials, trouble)
-                count.retries += 1
 
-    async def _after(self, answer: Answer, credentials: Credentials, trouble: Trouble) -> None:
-        """Repair what an answer complains about, or wait; raises when neither helps."""
+        async def attempt() -> Attempt:
+            credentials = await self._credentials()
+            return Attempt(
+                self._pool,
+                lambda: self._signed(path, query, headers(), credentials),
+                lambda answer: self._repair(answer, credentials, trouble),
+            )
+
+        return await exchange(kind, attempt, receive, trouble, self.counters, ahead=ahead)
+
+    async def _repair(self, answer: Answer, credentials: Credentials, trouble: Trouble) -> None:
+        """Repair what an answer complains about; raises when that does not help."""
         meaning = answer.meaning
         ended = credentials.expires_at_unix_s
         said_at = (answer.server_unix_s or 0) + EXPIRY_SLACK_S
         if meaning is Meaning.FORBIDDEN and ended and said_at >= ended:
             meaning = Meaning.EXPIRED  # radosgw answers AccessDenied to a session that is over
-        if meaning is Meaning.RETRY:
-            self.counters.throttled += answer.status in {429, 503}
-            await trouble.back_off(f"{answer.status} {answer.code}")
-            return
         repairable = meaning in {Meaning.EXPIRED, Meaning.SKEWED, Meaning.ELSEWHERE}
         if not repairable or not trouble.may_repair():
             raise answer.error(trouble.what)
@@ -286,32 +238,3 @@ class S3Store:
             connections_max=self._connections_max,
             counters=self.counters,
         )
-
-
-def _check_etag(head: Head, version: ObjectVersion) -> None:
-    """Some servers ignore If-Match."""
-    if head.headers.get(b"etag", b"").decode("latin-1") != version.etag:
-        raise StaleVersion(f"{version.key!r} was replaced.")
-
-
-def _check_range_head(head: Head, version: ObjectVersion, start: int, stop: int) -> None:
-    """Accept only bytes [start, stop) of this version, whatever a server claims to support."""
-    _check_etag(head, version)
-    whole = start == 0 and stop == version.size_bytes
-    expected = f"bytes {start}-{stop - 1}/{version.size_bytes}"
-    found = head.headers.get(b"content-range", b"").decode("latin-1")
-    right = found == expected or (head.status == 200 and whole)
-    if not right or head.length_bytes != stop - start:
-        raise StoreFailure(
-            f"Asked for {expected} of {version.key!r}, the server sent {found or 'no range'}."
-        )
-
-
-async def _whole(connection: Connection, head: Head) -> bytes:
-    body = bytearray()
-    async with aclosing(connection.body(head)) as pieces:
-        async for piece in pieces:
-            body += piece
-            if len(body) > _ERROR_BODY_BYTES_MAX:
-                raise ConnectionBroken("an error answer without end")
-    return bytes(body)

@@ -3,7 +3,7 @@
 Answers come from the same tree and cache as those for the kernel, so both always agree.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -144,6 +144,12 @@ class Inspector:
             refused_before=refused_before,
             credentials=credentials,
         )
+
+    async def properties(self, node: Node) -> Mapping[str, str]:
+        """What is known beside the object; see View."""
+        if isinstance(node, File):
+            await self._vfs.settle(node)
+        return await self._vfs.properties(node)
 
     def held_bytes(self, version: ObjectVersion) -> int:
         """How many bytes of a version are in memory."""

@@ -67,6 +67,9 @@ class KeysView:
         """See View."""
         return self._probed.pop(directory, None) is not None
 
+    def distrust(self, directory: Directory) -> None:
+        """Nothing is kept beside listings."""
+
     async def attributes(self, file: File) -> None:
         """A listing tells them."""
 

@@ -90,13 +90,23 @@ class Listing:
         Readers of `entries` that have passed it see the old one, as with any directory.
         """
         self._by_name[name] = node
-        if self._places is None:
-            self._places = {entry.name: index for index, entry in enumerate(self.entries)}
-        index = self._places.get(name)
+        index = self._place(name)
         if index is not None and node is not None:
             self.entries[index] = node
+
+    def after(self, node: Node, count_max: int) -> list[Node]:
+        """What follows an entry, count_max at most; nothing if it is no longer one."""
+        index = self._place(node.name)
+        if index is None or self.entries[index] is not node:
+            return []
+        return self.entries[index + 1 : index + 1 + count_max]
 
     def shown(self, index: int) -> Node | None:
         """The entry at an index; None where it was taken away after its page came."""
         node = self.entries[index]
         return node if self._by_name.get(node.name) is node else None
+
+    def _place(self, name: bytes) -> int | None:
+        if self._places is None:
+            self._places = {entry.name: index for index, entry in enumerate(self.entries)}
+        return self._places.get(name)

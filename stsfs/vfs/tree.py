@@ -167,7 +167,9 @@ class Tree:
             listings.append(listed)
         for listing in listings:
             listing.distrust()
-        return self.view(directory).forget(directory) or bool(listings)
+        view = self.view(directory)
+        view.distrust(directory)
+        return view.forget(directory) or bool(listings)
 
     async def _begin(self, directory: Directory) -> Listing:
         """List a directory anew, first page only; several callers share one request."""

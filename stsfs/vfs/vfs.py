@@ -18,6 +18,7 @@ from stsfs.vfs.listing import Listing
 from stsfs.vfs.nodes import Directory, File, Node, path_of
 from stsfs.vfs.reader import CachedReader, DirectReader, ReadAheadBudget, Reader
 from stsfs.vfs.tree import Tree
+from stsfs.vfs.verifying import Verification, VerifyingReader
 
 SUCCESSIONS_MAX = 10
 """How often in a row a name may be replaced while one lookup asks for it."""
@@ -50,10 +51,19 @@ class Vfs:
     Every method may raise what `errors` lists for file system requests.
     """
 
-    def __init__(self, tree: Tree, cache: BlockCache, *, trust_listings: bool = False) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        cache: BlockCache,
+        *,
+        trust_listings: bool = False,
+        verification: Verification | None = None,
+    ) -> None:
+        """With verification, what is read whole must have the digest that its view vouches for."""
         self._tree = tree
         self._cache = cache
         self._trust_listings = trust_listings
+        self._verification = verification
         self._read_ahead = ReadAheadBudget(cache.pool)
         self.absent = AbsentNames()
         self._files: dict[int, FileHandle] = {}
@@ -79,13 +89,18 @@ class Vfs:
     async def attributes(self, inode: int) -> Node:
         """The node of a number the kernel knows, its size and time known."""
         node = self._tree.inodes.get(inode)
-        if isinstance(node, File) and node.size_bytes is None:
-            try:
-                await self._tree.view(node.parent).attributes(node)
-            except StaleVersion:
-                self._tree.outdate(node)
-                raise
+        if isinstance(node, File):
+            await self.settle(node)
         return node
+
+    async def settle(self, file: File) -> None:
+        """Return when size and time of a file are known."""
+        if file.size_bytes is None:
+            try:
+                await self._tree.view(file.parent).attributes(file)
+            except StaleVersion:
+                self._tree.outdate(file)
+                raise
 
     async def properties(self, node: Node) -> Mapping[str, str]:
         """What is known of a file or directory beside the object, by name."""
@@ -177,6 +192,9 @@ class Vfs:
         else:
             reader = CachedReader(self._cache, version, self._read_ahead)
         try:
+            if self._verification is not None and file.md5:
+                self._verification.check(version, file.md5)
+                reader = VerifyingReader(reader, version, file.md5, self._verification)
             await self._confirm(file, reader, caller, confirmed=confirmed)
         except BaseException:
             reader.close()

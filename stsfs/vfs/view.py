@@ -40,7 +40,10 @@ class View(Protocol):
         """The directories of which probes have told something."""
 
     def forget(self, directory: Directory) -> bool:
-        """Ask anew about the names of a directory; whether anything was known beside listings."""
+        """Drop what probes have told of a directory; whether they had told anything."""
+
+    def distrust(self, directory: Directory) -> None:
+        """Ask the server about a directory the next time, whatever is kept beside listings."""
 
     async def attributes(self, file: File) -> None:
         """Return when the size of a file is known. Raises StaleVersion if it is another by now."""

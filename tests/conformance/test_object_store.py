@@ -12,6 +12,7 @@ from stsfs.demo.gate.gate import Gate
 from stsfs.demo.gate.sessions import Session, SessionBook
 from stsfs.errors import StaleVersion
 from stsfs.store.object_store import ObjectVersion
+from stsfs.store.presigned_store import PresignedStore
 from stsfs.store.s3_store import S3Store
 from tests.fakes import MemoryStore, Sink, pattern, read_all
 
@@ -45,7 +46,7 @@ class S3House:
             region_name="us-east-1",
             aws_access_key_id=KEYS.access_key_id,
             aws_secret_access_key=KEYS.secret_access_key,
-            config=Config(s3={"addressing_style": "path"}),
+            config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
         )
         self._client.create_bucket(Bucket="lab")
         self._stores = []
@@ -74,6 +75,18 @@ class S3House:
         self._client.close()
 
 
+class SignedHouse(S3House):
+    """The same, read through URLs that AWS's own client signs."""
+
+    def store(self):
+        self._stores.append(PresignedStore(self._url_of))
+        return self._stores[-1]
+
+    async def _url_of(self, key):
+        named = {"Bucket": "lab", "Key": key}
+        return self._client.generate_presigned_url("get_object", Params=named)
+
+
 class MemoryHouse:
     def __init__(self):
         self._memory = MemoryStore()
@@ -89,7 +102,11 @@ class MemoryHouse:
         pass
 
 
-@pytest.fixture(scope="module", params=["memory", "file server", "moto"])
+LISTING = ["memory", "file server", "moto"]
+lists = pytest.mark.parametrize("made_house", LISTING, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", params=[*LISTING, "signed URLs"])
 def made_house(request, tmp_path_factory):
     if request.param == "memory":
         yield MemoryHouse()
@@ -106,7 +123,7 @@ def made_house(request, tmp_path_factory):
         book = SessionBook()
         book.add(KEYS)
         with FileServer(root) as server, Gate(server.url, book) as gate:
-            made = S3House(gate.url)
+            made = (S3House if request.param == "file server" else SignedHouse)(gate.url)
             yield made
             made.close()
 
@@ -117,12 +134,16 @@ def house(made_house):
     made_house.leave()
 
 
-async def names(store, prefix, *, keys_max=1000, start_after=""):
+async def names(store, prefix, *, keys_max=1000, start_after="", delimiter="/"):
     """The names below prefix, page by page, each page within its limits and in order."""
     found, token = [], None
     while True:
         page = await store.list_page(
-            prefix, token=token, keys_max=keys_max, start_after="" if token else start_after
+            prefix,
+            token=token,
+            keys_max=keys_max,
+            start_after="" if token else start_after,
+            delimiter=delimiter,
         )
         keys = [listed.key for listed in page.objects]
         assert keys == sorted(keys, key=str.encode)
@@ -182,6 +203,7 @@ async def test_a_version_that_came_back_is_confirmed(house):
     assert (again == version) or again.etag != version.etag
 
 
+@lists
 @pytest.mark.parametrize("name", ODD_NAMES)
 async def test_an_object_of_an_odd_name_is_listed_confirmed_and_read(house, name):
     store, key = house.store(), f"d/{name}"
@@ -196,6 +218,7 @@ async def test_an_object_of_an_odd_name_is_listed_confirmed_and_read(house, name
     assert await names(store, key) == [""]
 
 
+@lists
 @pytest.mark.parametrize("keys_max", [1, 2, 3, 1000])
 async def test_pages_join_to_the_children_of_the_prefix_each_of_them_once(house, keys_max):
     for name in ("a", "a-1", "a.x", "a/1", "a/2", "b/c/d", "b/e", "ü/1", "z"):
@@ -206,12 +229,14 @@ async def test_pages_join_to_the_children_of_the_prefix_each_of_them_once(house,
     assert await names(house.store(), "d/", keys_max=keys_max) == expected
 
 
+@lists
 async def test_a_prefix_need_not_end_with_a_slash(house):
     for key in ("d/s1.bam", "d/s1.bam.bai", "d/s1/x", "d/s2.bam"):
         house.put(key, b"")
     assert await names(house.store(), "d/s1") == [".bam", ".bam.bai", "/"]
 
 
+@lists
 @pytest.mark.parametrize(
     ("after", "expected"), [("a", ["b", "c/", "e"]), ("b", ["c/", "e"]), ("c0", ["e"]), ("e", [])]
 )
@@ -221,11 +246,24 @@ async def test_a_listing_begins_behind_a_key(house, after, expected):
     assert await names(house.store(), "d/", start_after=f"d/{after}") == expected
 
 
+@lists
+@pytest.mark.parametrize("keys_max", [1, 3, 1000])
+async def test_without_a_delimiter_all_keys_below_the_prefix_are_listed(house, keys_max):
+    below = ["a", "a-1", "a/1", "b/c/d", "b/c/e", "z", "ü/1"]
+    for key in [*(f"d/{name}" for name in below), "c", "d-", "e/x"]:
+        house.put(key, b"")
+    flat = {"delimiter": "", "keys_max": keys_max}
+    assert await names(house.store(), "d/", **flat) == below
+    assert await names(house.store(), "d/", start_after="d/b/c/d", **flat) == below[4:]
+
+
+@lists
 async def test_below_a_prefix_without_keys_is_one_empty_page(house):
     house.put("other", b"")
     assert await house.store().list_page("missing/") == ([], [], None)
 
 
+@lists
 async def test_a_request_in_a_cancelled_scope_is_not_made(house):
     version = house.put("x", b"0123456789")
     for call in (
@@ -239,6 +277,7 @@ async def test_a_request_in_a_cancelled_scope_is_not_made(house):
         assert scope.cancelled_caught
 
 
+@lists
 async def test_requests_side_by_side_get_their_own_answers(house):
     store = house.store()
     versions = {n: house.put(f"d/{n}", pattern(n, 3000 + n)) for n in range(12)}

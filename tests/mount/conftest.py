@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.entity_folder import new_folder
 from tests.mount.live_mount import Host
 from tests.mount.reader_client import ReaderClient
 from tests.mount.stage import Stage
@@ -28,10 +29,22 @@ def stage(servers):
     assert expected or denied == []
 
 
+def pytest_generate_tests(metafunc):
+    """Tests of a module that names VIEWS run in each of them."""
+    if "view" in metafunc.fixturenames and hasattr(metafunc.module, "VIEWS"):
+        metafunc.parametrize("view", metafunc.module.VIEWS, scope="module")
+
+
+@pytest.fixture(scope="module")
+def view():
+    """What folders are filled with: keys, or entities."""
+    return "keys"
+
+
 @pytest.fixture
-def folder(stage):
+def folder(stage, view):
     """An empty STS folder."""
-    return stage.folder()
+    return new_folder(stage, view)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ class Host:
             "HOME": str(home),
             "XDG_RUNTIME_DIR": str(runtime),
             "XDG_STATE_HOME": str(home / "state"),
+            "XDG_CACHE_HOME": str(home / "cache"),
             "SYNAPSE_AUTH_TOKEN": TOKEN,
             "AWS_ACCESS_KEY_ID": STATIC_KEYS.access_key_id,
             "AWS_SECRET_ACCESS_KEY": STATIC_KEYS.secret_access_key,
@@ -60,7 +61,8 @@ class Host:
         """Mount in the background; the command's end, good or bad, is the readiness event."""
         stage = self.stage
         places = ["--endpoint-url", stage.gate.url, "--synapse-endpoint", stage.synapse.url]
-        return self.stsfs("mount", location, path, *places, *options, env=env)
+        locations = location if isinstance(location, tuple) else (location,)
+        return self.stsfs("mount", *locations, path, *places, *options, env=env)
 
     def mount(self, location, *options, env=None):
         """A mount that must succeed."""
@@ -113,6 +115,19 @@ class LiveMount:
                 return status
             select.select([], [], [], POLL_S)
 
+    def settled_entities(self):
+        """What status tells of the first location, once its index is full and the inventory taken.
+
+        Neither is announced to anybody.
+        """
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            told = self.status()["locations"][0]["entities"]
+            if told["complete"] and told["differences"] is not None:
+                return told
+            assert time.monotonic() < deadline_s, told
+            select.select([], [], [], POLL_S)
+
     def log(self):
         return self.log_file.read_text()
 
@@ -129,7 +144,9 @@ class LiveMount:
             except FileNotFoundError:
                 continue
         return sorted(
-            each for each in found if not re.match(r"socket:|.*/index-\d+\.sqlite3", each)
+            each
+            for each in found
+            if not re.match(r"socket:|.*/(index-\d+|syn\d+-\w+)\.sqlite3", each)
         )
 
     def unmount(self, *options):

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from stsfs.demo.fake_synapse.guard import Fault
 from stsfs.demo.fake_synapse.server import FakeSynapse
+from stsfs.demo.fake_synapse.storage import Boto3Storage
 from stsfs.demo.fake_synapse.sts import LIFETIME_S, LocalVendor
 from stsfs.demo.file_server.server import FileServer
 from stsfs.demo.gate.gate import Gate
@@ -89,6 +91,17 @@ class Folder:
         """Make or replace an object in one step, as another client does."""
         return self.stage.call_s3("PUT", f"{self.base_key}/{name}", data)
 
+    def key_of(self, name):
+        """The key of a file."""
+        return f"{self.base_key}/{name}"
+
+    def object_path(self, name):
+        """Where the bytes of a file are on disk."""
+        return self.stage.bucket / self.key_of(name)
+
+    def adopt(self):
+        """Show all that was put into `path` by hand."""
+
     def delete(self, name):
         self.stage.call_s3("DELETE", f"{self.base_key}/{name}")
 
@@ -109,7 +122,12 @@ class Stage:
         book = SessionBook()
         book.add(STATIC_KEYS)
         self.gate = Gate(self.server.url, Keys(self.vendor, book))
-        self.synapse = FakeSynapse(vendor=self.vendor, throttle=False)
+        self.storage = Boto3Storage(
+            self.gate.url,
+            access_key_id=STATIC_KEYS.access_key_id,
+            secret_access_key=STATIC_KEYS.secret_access_key,
+        )
+        self.synapse = FakeSynapse(vendor=self.vendor, storage=self.storage, throttle=False)
         self.state = self.synapse.state
         self.user = self.state.add_user("ada", token=TOKEN)
         self.project = self.state.add_project("P", self.user)
@@ -119,6 +137,7 @@ class Stage:
 
     def __enter__(self):
         self._open = contextlib.ExitStack()
+        self._open.callback(self.storage.close)
         self._open.enter_context(self.server)
         self._open.enter_context(self.gate)
         self.synapse.__enter__()
@@ -167,6 +186,15 @@ class Stage:
             said = response.read()
             assert response.status < 300, said
             return response.headers
+
+    @contextlib.contextmanager
+    def synapse_background_held(self):
+        """Nothing is told of any one file: what a mount asks for by itself has to wait."""
+        self.synapse.faults.add(Fault(path="/version/", delay_s=PATIENCE_S))
+        try:
+            yield
+        finally:
+            self.synapse.faults.clear()
 
     @contextlib.contextmanager
     def synapse_down(self):

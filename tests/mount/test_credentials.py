@@ -12,6 +12,7 @@ from stsfs.demo.fake_synapse.guard import Fault
 from tests.mount.stage import TOKEN
 
 pytestmark = pytest.mark.mount
+VIEWS = ("keys", "entities")
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -56,6 +57,7 @@ def test_a_gibibyte_is_read_right_through_renewals_cuts_and_throttles(stage, fol
     """The reader sees nothing of sessions that end, one body in 20 cut, one request in 10
     answered 503; Synapse is asked for credentials once per renewal."""
     expected = write_gibibyte(folder.path / "gib")
+    folder.adopt()
     stage.vendor.lifetime_s = SHORT_LIFE_S
     live = mount(folder.syn_id)
     stage.gate.faults.cut_body(20, after_bytes=300_000)

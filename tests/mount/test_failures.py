@@ -15,6 +15,7 @@ from tests.mount.reader_client import BusError
 from tests.mount.stage import STATIC_KEYS
 
 pytestmark = pytest.mark.mount
+VIEWS = ("keys", "entities")
 
 MIB = 1 << 20
 BIG_BYTES = 5 * MIB
@@ -43,7 +44,7 @@ def errno_of(call, *arguments):
 
 def break_reads(stage, folder, name="big", *, status, code):
     """S3 answers so to reads of one object from now on; returns the rule."""
-    key = f"{folder.base_key}/{name}"
+    key = folder.key_of(name)
     return stage.gate.faults.every_nth(1, status=status, code=code, kinds=["GET"], key_prefix=key)
 
 
@@ -98,12 +99,13 @@ def test_a_policy_that_says_no_is_eacces(stage, folder, mount, big):
     stage.gate.faults.remove(rule)
 
 
-def test_no_answer_within_the_deadline_is_etimedout(stage, folder, mount, big):
+def test_no_answer_within_the_deadline_is_etimedout(stage, folder, mount, big, view):
     """ "no answer within the deadline (reads): ETIMEDOUT", of open, of read and of a listing."""
     folder.write("dir/x", b"x")
     live = mount(folder.syn_id, "--deadline", "2")
     live.allow_in_log("No answer within 2 s")
     faults = stage.gate.faults
+    asks_s3 = view == "keys"  # a folder of entities is listed by Synapse
     descriptor = os.open(live / "big", os.O_RDONLY)
     try:
         faults.stall(seconds_s=600, kinds=["GET", "LIST"])
@@ -111,13 +113,14 @@ def test_no_answer_within_the_deadline_is_etimedout(stage, folder, mount, big):
             waiting = [
                 pool.submit(errno_of, os.open, live / "big", os.O_RDONLY),
                 pool.submit(errno_of, os.pread, descriptor, 4096, FAR),
-                pool.submit(errno_of, os.listdir, live / "dir"),
+                *([pool.submit(errno_of, os.listdir, live / "dir")] if asks_s3 else []),
             ]
-            assert [each.result() for each in waiting] == ["ETIMEDOUT"] * 3
+            assert {each.result() for each in waiting} == {"ETIMEDOUT"}
     finally:
         os.close(descriptor)
     faults.clear()
-    assert set(live.errors()) == {("/big", "ETIMEDOUT"), ("/dir", "ETIMEDOUT")}
+    failed = {"/big", "/dir"} if asks_s3 else {"/big"}
+    assert set(live.errors()) == {(path, "ETIMEDOUT") for path in failed}
 
 
 def test_a_body_that_stalls_is_etimedout_and_nothing_else_waits_for_it(stage, folder, mount, big):
@@ -125,7 +128,7 @@ def test_a_body_that_stalls_is_etimedout_and_nothing_else_waits_for_it(stage, fo
     folder.write("other", b"other")
     live = mount(folder.syn_id, "--deadline", "2")
     live.allow_in_log("No answer within 2 s")
-    key = f"{folder.base_key}/big"
+    key = folder.key_of("big")
     descriptor = os.open(live / "big", os.O_RDONLY)
     try:
         stage.gate.faults.stall(seconds_s=600, after_bytes=100, kinds=["GET"], key_prefix=key)
@@ -162,10 +165,10 @@ def test_what_fails_for_good_is_eio_after_retries(stage, folder, mount, big):
         folder.write(name, b"never seen")
     live = mount(folder.syn_id)
     live.allow_in_log("Failed 10 times")
-    faults, key = stage.gate.faults, f"{folder.base_key}/"
-    faults.every_nth(1, status=503, key_prefix=f"{key}throttled")
-    faults.cut_body(after_bytes=0, key_prefix=f"{key}cut")
-    faults.hang_up(key_prefix=f"{key}hung-up")
+    faults = stage.gate.faults
+    faults.every_nth(1, status=503, key_prefix=folder.key_of("throttled"))
+    faults.cut_body(after_bytes=0, key_prefix=folder.key_of("cut"))
+    faults.hang_up(key_prefix=folder.key_of("hung-up"))
     paths = [live / name for name in ("throttled", "cut", "hung-up")]
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(lambda p: errno_of(p.read_bytes), paths)) == ["EIO"] * 3
@@ -176,7 +179,7 @@ def test_what_fails_for_good_is_eio_after_retries(stage, folder, mount, big):
 def test_a_body_that_is_cut_again_and_again_is_read_to_its_end(stage, folder, mount, big):
     """ "a cut body that stays cut: EIO"; one that goes a little further each time does not."""
     live = mount(folder.syn_id)
-    stage.gate.faults.cut_body(after_bytes=20_000, key_prefix=f"{folder.base_key}/big", limit=60)
+    stage.gate.faults.cut_body(after_bytes=20_000, key_prefix=folder.key_of("big"), limit=60)
     assert (live / "big").read_bytes() == big
 
 

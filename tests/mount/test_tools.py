@@ -9,18 +9,22 @@ import sys
 import pytest
 
 from stsfs.demo.dataset.dataset import build
+from tests.mount.entity_folder import new_folder
 
 pytestmark = pytest.mark.mount
+VIEWS = ("keys", "entities")
 
 
 @pytest.fixture(scope="module")
-def folder(servers):
-    return servers.folder()
+def folder(servers, view):
+    return new_folder(servers, view)
 
 
 @pytest.fixture(scope="module")
 def dataset(folder):
-    return build(folder.path)
+    built = build(folder.path)
+    folder.adopt()
+    return built
 
 
 @pytest.fixture(scope="module")

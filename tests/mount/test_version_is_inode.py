@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.entity_folder import new_folder
 from tests.mount.reader_client import BusError
 from tests.mount.stage import Folder
 from tests.mount.storm import storm
 from tests.mount.versions import PAGE_BYTES, content, versions_in
 
 pytestmark = pytest.mark.mount
+VIEWS = ("keys", "entities")
 
 MIB = 1 << 20
 SIZES = [100, 4 * MIB]
@@ -24,9 +26,9 @@ HOWS = ["buffered", "direct", "mmap"]
 
 
 @pytest.fixture(scope="module")
-def places(servers, module_mount, tmp_path_factory):
+def places(servers, view, module_mount, tmp_path_factory):
     """Directories of version 1 of files of each size; one directory for each test."""
-    folder, models = servers.folder(), tmp_path_factory.mktemp("models")
+    folder, models = new_folder(servers, view), tmp_path_factory.mktemp("models")
     names = [f"d{number:02}" for number in range(60)]
     for size_bytes in (*SIZES, MIB):
         model = models / str(size_bytes)
@@ -34,6 +36,7 @@ def places(servers, module_mount, tmp_path_factory):
         for name in names:
             (folder.path / name).mkdir(exist_ok=True)
             os.link(model, folder.path / name / model.name)
+    folder.adopt()
     live = module_mount(folder.syn_id)
     return iter([Place(folder, name, live / name) for name in names])
 
@@ -188,10 +191,12 @@ def test_readers_of_a_file_opened_at_once_agree_on_a_version(place):
 )
 @pytest.mark.parametrize("how", ["buffered", "direct"])
 def test_in_a_storm_of_replacements_every_reader_sees_one_version(
-    stage, place, how, size_bytes, replacements, pause_gets
+    stage, place, view, how, size_bytes, replacements, pause_gets
 ):
     """Whole-file reads see one version, none older than what stood when they opened; ESTALE comes
     only to those whose object was replaced meanwhile."""
+    if view == "entities" and not pause_gets:
+        pytest.skip("each replacement costs questions to a Synapse in this very process")
     path, seen_by_s3 = place.file(size_bytes), stage.server.requests
 
     def replace(version):

@@ -21,9 +21,23 @@ CLASS_OF_KIND = {
     "folder": f"{MODEL}Folder",
     "file": f"{MODEL}FileEntity",
     "link": f"{MODEL}Link",
+    "table": f"{MODEL}table.TableEntity",
+    "entityview": f"{MODEL}table.EntityView",
+    "submissionview": f"{MODEL}table.SubmissionView",
+    "dataset": f"{MODEL}table.Dataset",
+    "materializedview": f"{MODEL}table.MaterializedView",
+    "dockerrepo": f"{MODEL}docker.DockerRepository",
 }
 KIND_OF_CLASS = {name: kind for kind, name in CLASS_OF_KIND.items()}
 OLD_ETAG = "00000000-0000-0000-0000-000000000000"
+VIEW_COLUMNS = {
+    "id": "ENTITYID", "name": "STRING", "type": "STRING", "parentId": "ENTITYID",
+    "currentVersion": "INTEGER", "etag": "STRING", "createdOn": "DATE", "modifiedOn": "DATE",
+    "createdBy": "USERID", "modifiedBy": "USERID", "dataFileHandleId": "FILEHANDLEID",
+    "dataFileSizeBytes": "INTEGER", "dataFileMD5Hex": "STRING", "dataFileBucket": "STRING",
+    "dataFileKey": "STRING", "dataFileName": "STRING",
+}  # fmt: skip
+"""Those of every view of files, with their types."""
 
 
 class Refused(Exception):
@@ -88,6 +102,18 @@ def entity_json(entity: Entity, revision: Revision | None = None) -> Json:
             "isLatestVersion": current,
             "dataFileHandleId": at.file_handle_id,
         }
+    if entity.link_to is not None:
+        target, version = entity.link_to
+        reference = {"targetId": f"syn{target}", "targetVersionNumber": version}
+        body["linksTo"] = without_nulls(reference)
+        body["linksToClassName"] = CLASS_OF_KIND.get(entity.link_kind or "")
+    if entity.kind == "entityview":
+        columns = len(VIEW_COLUMNS) + len(entity.annotation_columns)
+        body |= {
+            "scopeIds": [f"syn{number}" for number in entity.scope],
+            "viewTypeMask": 1,
+            "columnIds": [str(number) for number in range(1, columns + 1)],
+        }
     return without_nulls(body)
 
 
@@ -122,7 +148,9 @@ def version_json(state: State, entity: Entity, revision: Revision) -> Json:
             "modifiedBy": str(revision.modified_by),
             "modifiedByPrincipalId": str(revision.modified_by),
             "modifiedOn": timestamp(revision.modified_on_unix_s),
-            "contentSize": str(handle.content_size_bytes) if handle else None,
+            "contentSize": str(handle.content_size_bytes)
+            if handle and handle.content_size_bytes is not None
+            else None,
             "contentMd5": handle.content_md5 if handle else None,
         }
     )
@@ -130,23 +158,25 @@ def version_json(state: State, entity: Entity, revision: Revision) -> Json:
 
 def handle_json(handle: FileHandle) -> Json:
     """S3FileHandle."""
-    return {
-        "id": handle.handle_id,
-        "etag": handle.etag,
-        "createdBy": str(handle.created_by),
-        "createdOn": timestamp(handle.created_on_unix_s),
-        "modifiedOn": timestamp(handle.created_on_unix_s),
-        "concreteType": f"{MODEL}file.S3FileHandle",
-        "contentType": handle.content_type,
-        "contentMd5": handle.content_md5,
-        "fileName": handle.file_name,
-        "storageLocationId": handle.storage_location_id,
-        "contentSize": handle.content_size_bytes,
-        "status": "AVAILABLE",
-        "bucketName": handle.bucket,
-        "key": handle.key,
-        "isPreview": False,
-    }
+    return without_nulls(
+        {
+            "id": handle.handle_id,
+            "etag": handle.etag,
+            "createdBy": str(handle.created_by),
+            "createdOn": timestamp(handle.created_on_unix_s),
+            "modifiedOn": timestamp(handle.created_on_unix_s),
+            "concreteType": f"{MODEL}file.S3FileHandle",
+            "contentType": handle.content_type,
+            "contentMd5": handle.content_md5,
+            "fileName": handle.file_name,
+            "storageLocationId": handle.storage_location_id,
+            "contentSize": handle.content_size_bytes,
+            "status": "AVAILABLE",
+            "bucketName": handle.bucket,
+            "key": handle.key,
+            "isPreview": False,
+        }
+    )
 
 
 def location_json(location: StorageLocation) -> Json:

@@ -12,7 +12,6 @@ from stsfs.demo.fake_synapse.state import (
     FileHandle,
     Kind,
     Revision,
-    new_etag,
 )
 
 blueprint = Blueprint("entities", __name__)
@@ -44,6 +43,8 @@ def create() -> ResponseReturnValue:
         known, name, parent.number, user_id, handle=handle.handle_id if handle else None
     )
     entity.description = body.get("description")
+    if known == "link":
+        _link(entity, body)
     _label(entity.current, body)
     return entity_json(entity), 201
 
@@ -77,11 +78,10 @@ def update(syn_id: str) -> ResponseReturnValue:
         _check_handle(handle, parent, unless_changed=entity)
         _set_handle(entity, handle, force=request.args.get("newVersion") == "true")
         _label(entity.current, body)
-    entity.name, entity.parent = name, parent.number
+    entity.name = name
+    state.move(entity, parent.number)
     entity.description = body.get("description")
-    entity.etag = new_etag()
-    entity.current.modified_on_unix_s = state.now_unix_s()
-    entity.current.modified_by = user_id
+    state.touch(entity, user_id)
     return entity_json(entity)
 
 
@@ -110,6 +110,7 @@ def delete_version(syn_id: str, number: int) -> ResponseReturnValue:
     if len(entity.revisions) == 1:
         raise Refused(400, "Cannot delete the last version of a node")
     entity.revisions.remove(revision)
+    the_state().touch(entity, caller())
     return Response(status=204)
 
 
@@ -130,7 +131,7 @@ def replace_handle(syn_id: str, number: int) -> ResponseReturnValue:
     parent = rules.find(state, f"syn{entity.parent}")
     _check_handle(new, parent)
     revision.file_handle_id = new.handle_id
-    entity.etag = new_etag()
+    state.touch(entity, caller())
     return Response(status=200)
 
 
@@ -205,6 +206,16 @@ def _known_kind(kind: str | None) -> Kind | None:
     return None
 
 
+def _link(entity: Entity, body: Json) -> None:
+    reference = body.get("linksTo") or {}
+    if not reference.get("targetId"):
+        raise Refused(400, "linksTo.targetId is required.")
+    target = rules.find(the_state(), str(reference["targetId"]))
+    version = reference.get("targetVersionNumber")
+    entity.link_to = target.number, None if version is None else int(version)
+    entity.link_kind = target.kind
+
+
 def _handle_of(body: Json) -> FileHandle:
     handle_id = body.get("dataFileHandleId")
     if handle_id is None:
@@ -236,9 +247,7 @@ def _set_handle(entity: Entity, handle: FileHandle, *, force: bool) -> None:
         return
     if len(entity.revisions) >= VERSIONS_MAX:
         raise Refused(400, f"Exceeded the maximum number of versions: {VERSIONS_MAX}")
-    entity.revisions.append(
-        Revision(current.number + 1, state.now_unix_s(), caller(), handle.handle_id)
-    )
+    entity.new_version(state.now_unix_s(), caller(), handle.handle_id)
 
 
 def _label(revision: Revision, body: Json) -> None:

@@ -120,6 +120,9 @@ class Throttle:
 
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
+        self.refused = 0
+        """How many requests were answered with 429."""
+
         self._lock = threading.Lock()
         self._running: Counter[int] = Counter()
         self._recent: dict[int, deque[float]] = {}
@@ -134,11 +137,13 @@ class Throttle:
             while recent and recent[0] <= now_s - WINDOW_S:
                 recent.popleft()
             if self._running[user_id] >= CONCURRENT_MAX:
+                self.refused += 1
                 raise _throttled(
                     f"Too many concurrent requests. Allowed {CONCURRENT_MAX} concurrent "
                     "connections at any time."
                 )
             if len(recent) >= REQUESTS_MAX:
+                self.refused += 1
                 raise _throttled(
                     f"Requests are too frequent. Allowed {REQUESTS_MAX} requests every "
                     f"{WINDOW_S:.0f} seconds."
@@ -168,6 +173,8 @@ class Services:
     faults: Faults = field(default_factory=Faults)
     counts_lock: threading.Lock = field(default_factory=threading.Lock)
     counts: Counter[str] = field(default_factory=Counter)
+    jobs: dict[str, Any] = field(default_factory=dict)
+    """What was begun and may be asked for, by its token; the oldest first."""
 
 
 def services() -> Services:

@@ -7,6 +7,7 @@ from flask.typing import ResponseReturnValue
 
 from stsfs.demo.fake_synapse import rules
 from stsfs.demo.fake_synapse.answers import (
+    OLD_ETAG,
     Json,
     Refused,
     entity_json,
@@ -17,7 +18,7 @@ from stsfs.demo.fake_synapse.answers import (
 )
 from stsfs.demo.fake_synapse.entities import acl_json, check_etag, revision_of
 from stsfs.demo.fake_synapse.guard import caller, json_body, needs, the_state
-from stsfs.demo.fake_synapse.state import Entity, Revision, new_etag
+from stsfs.demo.fake_synapse.state import Entity, Revision
 
 blueprint = Blueprint("lookup", __name__)
 
@@ -165,7 +166,9 @@ def children() -> ResponseReturnValue:
     shown = [
         entity
         for entity in state.children(parent.number)
-        if entity.kind in types and rules.allowed(state, caller(), entity, "READ")
+        # What has no ACL of its own can be read by whoever can read its parent.
+        if entity.kind in types
+        and (entity.number not in state.acls or rules.allowed(state, caller(), entity, "READ"))
     ]
     key = _SORT_KEYS.get(str(body.get("sortBy") or "NAME"), _SORT_KEYS["NAME"])
     shown.sort(key=key, reverse=body.get("sortDirection") == "DESC")
@@ -178,7 +181,7 @@ def children() -> ResponseReturnValue:
         answer["totalChildCount"] = len(shown)
     if body.get("includeSumFileSizes"):
         handles = (state.handles.get(entity.current.file_handle_id or "") for entity in shown)
-        answer["sumFileSizesBytes"] = sum(each.content_size_bytes for each in handles if each)
+        answer["sumFileSizesBytes"] = sum(each.content_size_bytes or 0 for each in handles if each)
     return answer
 
 
@@ -207,7 +210,7 @@ def bundle(syn_id: str, number: int | None) -> ResponseReturnValue:
     revision = entity.current if number is None else revision_of(entity, number)
     parts: dict[str, tuple[str, Callable[[], object]]] = {
         "includeEntity": ("entity", lambda: entity_json(entity, revision)),
-        "includeAnnotations": ("annotations", lambda: _annotations_json(entity)),
+        "includeAnnotations": ("annotations", lambda: _annotations_json(entity, revision)),
         "includePermissions": (
             "permissions",
             lambda: rules.permissions_json(the_state(), caller(), entity),
@@ -237,11 +240,15 @@ def bundle(syn_id: str, number: int | None) -> ResponseReturnValue:
     return jsonify(answer)
 
 
-@blueprint.get("/repo/v1/entity/<syn_id>/annotations2")
+@blueprint.get("/repo/v1/entity/<syn_id>/annotations2", defaults={"number": None})
+@blueprint.get("/repo/v1/entity/<syn_id>/version/<int:number>/annotations2")
 @needs("view")
-def annotations(syn_id: str) -> ResponseReturnValue:
-    """Give the annotations."""
-    return _annotations_json(_readable(syn_id))
+def annotations(syn_id: str, number: int | None) -> ResponseReturnValue:
+    """Give the annotations; every version has its own."""
+    entity = _readable(syn_id)
+    return _annotations_json(
+        entity, entity.current if number is None else revision_of(entity, number)
+    )
 
 
 @blueprint.put("/repo/v1/entity/<syn_id>/annotations2")
@@ -252,8 +259,8 @@ def set_annotations(syn_id: str) -> ResponseReturnValue:
     rules.authorize(the_state(), caller(), entity, "UPDATE")
     check_etag(entity, body.get("etag"))
     entity.annotations = dict(body.get("annotations", {}))
-    entity.etag = new_etag()
-    return _annotations_json(entity)
+    the_state().touch(entity, caller())
+    return _annotations_json(entity, entity.current)
 
 
 @blueprint.app_errorhandler(404)
@@ -296,8 +303,9 @@ def _path_json(entity: Entity) -> Json:
     return {"path": entries}
 
 
-def _annotations_json(entity: Entity) -> Json:
-    return {"id": entity.syn_id, "etag": entity.etag, "annotations": entity.annotations}
+def _annotations_json(entity: Entity, revision: Revision) -> Json:
+    etag = entity.etag if revision is entity.current else OLD_ETAG
+    return {"id": entity.syn_id, "etag": etag, "annotations": revision.annotations}
 
 
 def _handles_json(revision: Revision) -> list[Json]:

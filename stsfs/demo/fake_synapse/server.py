@@ -25,6 +25,7 @@ from stsfs.demo.fake_synapse import files as fake_synapse_files
 from stsfs.demo.fake_synapse import guard as fake_synapse_guard
 from stsfs.demo.fake_synapse import locations as fake_synapse_locations
 from stsfs.demo.fake_synapse import lookup as fake_synapse_lookup
+from stsfs.demo.fake_synapse import tables as fake_synapse_tables
 from stsfs.demo.fake_synapse.answers import Refused
 from stsfs.demo.fake_synapse.guard import Fault, Faults, Services, Throttle
 from stsfs.demo.fake_synapse.state import State
@@ -46,6 +47,7 @@ def make_app(services: Services) -> Flask:
         fake_synapse_entities,
         fake_synapse_locations,
         fake_synapse_files,
+        fake_synapse_tables,
     ):
         app.register_blueprint(module.blueprint)
     app.before_request(fake_synapse_guard.before)

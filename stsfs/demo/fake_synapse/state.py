@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["project", "folder", "file", "link"]
+Kind = Literal[
+    "project", "folder", "file", "link", "table", "entityview", "submissionview", "dataset",
+    "materializedview", "dockerrepo",
+]  # fmt: skip
+"""Synapse's words for types of entities, as far as they are known here."""
 
 ROOT = 4489
 ANONYMOUS = 273950
@@ -58,6 +62,7 @@ class Revision:
     file_handle_id: str | None = None
     label: str | None = None
     comment: str | None = None
+    annotations: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -73,8 +78,23 @@ class Entity:
     revisions: list[Revision]
     etag: str = field(default_factory=new_etag)
     description: str | None = None
-    annotations: dict[str, object] = field(default_factory=dict)
     trashed: bool = False
+    version_max: int = 1
+    """The highest version there ever was: numbers are not used again."""
+
+    link_to: tuple[int, int | None] | None = None
+    """Of a link: the target, and its version if one is named."""
+
+    link_kind: Kind | None = None
+
+    scope: tuple[int, ...] = ()
+    """Of an entity view: the containers whose files it shows."""
+
+    annotation_columns: tuple[str, ...] = ()
+    """Of an entity view: annotations that it shows beside the usual columns."""
+
+    frozen_rows: "list[tuple[Entity, list[object]]] | None" = None
+    """Of an entity view that lags behind: the rows that it goes on showing."""
 
     @property
     def syn_id(self) -> str:
@@ -85,6 +105,23 @@ class Entity:
     def current(self) -> Revision:
         """The newest version."""
         return self.revisions[-1]
+
+    @property
+    def annotations(self) -> dict[str, object]:
+        """Those of the newest version."""
+        return self.current.annotations
+
+    @annotations.setter
+    def annotations(self, annotations: dict[str, object]) -> None:
+        self.current.annotations = annotations
+
+    def new_version(self, now_unix_s: float, user_id: int, handle_id: str) -> Revision:
+        """Add a version, which begins with the annotations of the one before."""
+        self.version_max += 1
+        revision = Revision(self.version_max, now_unix_s, user_id, handle_id)
+        revision.annotations = dict(self.annotations)
+        self.revisions.append(revision)
+        return revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +134,9 @@ class FileHandle:
     file_name: str
     content_type: str
     content_md5: str
-    content_size_bytes: int
+    content_size_bytes: int | None
+    """None where nobody has told; S3 knows."""
+
     storage_location_id: int
     created_by: int
     created_on_unix_s: float
@@ -146,6 +185,7 @@ class State:
         self.tokens: dict[str, tuple[int, frozenset[str]]] = {}
         root = Entity(ROOT, "folder", "root", None, 0.0, 1, [Revision(1, 0.0, 1)])
         self.entities: dict[int, Entity] = {ROOT: root}
+        self._by_parent: dict[int, dict[int, Entity]] = {}
         self.acls: dict[int, dict[int, frozenset[str]]] = {ROOT: {PUBLIC: READ}}
         self.handles: dict[str, FileHandle] = {}
         self.locations = {DEFAULT_LOCATION: StorageLocation(DEFAULT_LOCATION, "managed", 1, 0.0)}
@@ -156,6 +196,8 @@ class State:
         """Entity → users who have not met its conditions; they hold for all below it."""
 
         self.two_factor_required: set[int] = set()
+        self.view_page_rows = 1000
+        """How many rows a query gives at a time."""
 
     def next_number(self) -> int:
         """Return a number that names nothing yet."""
@@ -177,8 +219,8 @@ class State:
         """Return the direct children; with `trashed` those in the trash can too."""
         return [
             entity
-            for entity in self.entities.values()
-            if entity.parent == parent and (trashed or not entity.trashed)
+            for entity in self._by_parent.get(parent, {}).values()
+            if trashed or not entity.trashed
         ]
 
     def child(self, parent: int, name: str) -> Entity | None:
@@ -213,9 +255,23 @@ class State:
         name = f"syn{number}" if name is None else name
         entity = Entity(number, kind, name, parent, now_unix_s, user_id, [revision])
         self.entities[number] = entity
+        self._by_parent.setdefault(parent, {})[number] = entity
         if kind == "project":
             self.acls[number] = {user_id: ADMIN}
         return entity
+
+    def move(self, entity: Entity, parent: int) -> None:
+        """Put an entity into another container."""
+        if entity.parent is not None:
+            del self._by_parent[entity.parent][entity.number]
+        entity.parent = parent
+        self._by_parent.setdefault(parent, {})[entity.number] = entity
+
+    def touch(self, entity: Entity, user_id: int) -> None:
+        """Note a change: the real server does so for annotations, too."""
+        entity.etag = new_etag()
+        entity.current.modified_on_unix_s = self.now_unix_s()
+        entity.current.modified_by = user_id
 
     def add_user(
         self, name: str, *, token: str | None = None, scopes: frozenset[str] = ALL_SCOPES
@@ -271,25 +327,47 @@ class State:
             return folder
 
     def add_file(
-        self, name: str, parent: Entity, owner: User, *, key: str, size_bytes: int, md5: str
+        self,
+        name: str,
+        parent: Entity,
+        owner: User,
+        *,
+        key: str,
+        size_bytes: int | None,
+        md5: str,
+        bucket: str | None = None,
     ) -> Entity:
-        """Add a file whose object lies in the storage location of its parent."""
+        """Add a file whose object lies in the storage location of its parent, or in any bucket."""
         with self.lock:
-            location = self.location_of(parent)
-            handle = FileHandle(
-                str(self.next_number()),
-                location.bucket,
-                key,
-                name,
-                "application/octet-stream",
-                md5,
-                size_bytes,
-                location.location_id,
-                owner.user_id,
-                self.now_unix_s(),
-            )
-            self.handles[handle.handle_id] = handle
+            handle = self.new_handle(name, parent, owner, key, size_bytes, md5, bucket)
             return self.insert("file", name, parent.number, owner.user_id, handle=handle.handle_id)
+
+    def new_handle(
+        self,
+        name: str,
+        parent: Entity,
+        owner: User,
+        key: str,
+        size_bytes: int | None,
+        md5: str,
+        bucket: str | None = None,
+    ) -> FileHandle:
+        """Make a file handle; in another bucket than its parent's it belongs to no STS location."""
+        location = self.location_of(parent)
+        handle = FileHandle(
+            str(self.next_number()),
+            bucket or location.bucket,
+            key,
+            name,
+            "application/octet-stream",
+            md5,
+            size_bytes,
+            location.location_id if bucket is None else DEFAULT_LOCATION,
+            owner.user_id,
+            self.now_unix_s(),
+        )
+        self.handles[handle.handle_id] = handle
+        return handle
 
     def set_permissions(self, entity: Entity, user_id: int, permissions: frozenset[str]) -> None:
         """Give a user (or PUBLIC) exactly these on the entity; it gets an ACL of its own."""

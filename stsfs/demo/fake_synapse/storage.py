@@ -1,5 +1,6 @@
 """What the fake Synapse itself asks of S3: Synapse reads buckets with a role of its own."""
 
+import threading
 from typing import Any, Protocol
 
 import boto3
@@ -42,18 +43,29 @@ class Boto3Storage:
     ) -> None:
         # Without s3v4 boto3 presigns in the old form, which has no X-Amz-Date.
         config = Config(signature_version="s3v4", s3={"addressing_style": "path"})
-        self._s3 = boto3.client(
-            "s3",
-            endpoint_url=endpoint_url,
-            region_name=region,
-            aws_access_key_id=access_key_id,
-            aws_secret_access_key=secret_access_key,
-            config=config,
-        )
+        self._options: dict[str, Any] = {
+            "endpoint_url": endpoint_url,
+            "region_name": region,
+            "aws_access_key_id": access_key_id,
+            "aws_secret_access_key": secret_access_key,
+            "config": config,
+        }
+        self._lock = threading.Lock()
+        self._client: Any = None
 
     def close(self) -> None:
         """Close the connections."""
-        self._s3.close()
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+
+    @property
+    def _s3(self) -> Any:
+        """The client, made when it is first needed: that takes a third of a second."""
+        with self._lock:
+            if self._client is None:
+                self._client = boto3.client("s3", **self._options)
+            return self._client
 
     def presigned_get(self, bucket: str, key: str, file_name: str) -> str:
         """Sign a GET that downloads under the file handle's name."""

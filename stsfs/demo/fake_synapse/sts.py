@@ -19,7 +19,7 @@ LIFETIME_S = 3600.0
 def timestamp(unix_s: float) -> str:
     """Return a time as Synapse writes it: always milliseconds, always Z."""
     moment = datetime.fromtimestamp(unix_s, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Vendor(Protocol):

@@ -1,0 +1,89 @@
+"""The file of an index: its tables, and what is done about one that is damaged. Blocks."""
+
+import logging
+import sqlite3
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Of the tables; an index of another format is begun anew."""
+
+BUSY_TIMEOUT_S = 5.0
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE folders (
+    entity_id TEXT PRIMARY KEY, listed_unix_s REAL, path TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE children (
+    parent_id TEXT NOT NULL, place INTEGER NOT NULL, entity_id TEXT NOT NULL, name TEXT NOT NULL,
+    kind TEXT NOT NULL, version INTEGER NOT NULL, created_unix_s REAL NOT NULL,
+    modified_unix_s REAL NOT NULL, created_by TEXT NOT NULL, modified_by TEXT NOT NULL,
+    PRIMARY KEY (parent_id, place)) WITHOUT ROWID;
+CREATE INDEX children_by_id ON children (entity_id);
+CREATE TABLE files (
+    entity_id TEXT NOT NULL, version INTEGER NOT NULL, modified_unix_s REAL NOT NULL,
+    handle_id TEXT NOT NULL, bucket TEXT NOT NULL, object_key TEXT NOT NULL, size_bytes INTEGER,
+    md5 TEXT NOT NULL, created_unix_s REAL, unreadable TEXT NOT NULL, annotations TEXT,
+    link_target TEXT NOT NULL, PRIMARY KEY (entity_id, version, modified_unix_s)) WITHOUT ROWID;
+CREATE TABLE objects (
+    object_key TEXT PRIMARY KEY, etag TEXT NOT NULL, size_bytes INTEGER NOT NULL,
+    modified_unix_s REAL NOT NULL, storage_class TEXT NOT NULL, seen_unix_s REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX files_by_object ON files (object_key);
+"""
+
+
+def opened(path: Path) -> sqlite3.Connection:
+    """Open or make an index; one that is damaged is begun anew.
+
+    Raises OSError, or sqlite3.Error, where nothing can be kept there.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        return _connected(path)
+    except sqlite3.DatabaseError as exc:
+        if isinstance(exc, sqlite3.OperationalError):
+            raise  # busy, or no room: not a reason to throw it away
+        log.warning("the index %s is damaged (%s) and is begun anew", path, exc)
+        remove(path)
+        return _connected(path)
+
+
+def remove(path: Path) -> None:
+    """Delete an index, with what SQLite keeps beside it. Raises OSError."""
+    for each in (path, *(path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm"))):
+        each.unlink(missing_ok=True)
+
+
+def in_memory() -> sqlite3.Connection:
+    """An index that ends with the process."""
+    return _with_tables(sqlite3.connect(":memory:", check_same_thread=False))
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    path.touch(mode=0o600)
+    database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        return _with_tables(database)
+    except BaseException:
+        database.close()
+        raise
+
+
+def _with_tables(database: sqlite3.Connection) -> sqlite3.Connection:
+    """Make the tables unless they are there; those of another format are replaced."""
+    database.execute("BEGIN IMMEDIATE")
+    with database:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version == FORMAT:
+            return database
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (name,) in tables:
+            database.execute(f'DROP TABLE "{name}"')
+        for statement in _SCHEMA.split(";"):
+            database.execute(statement)
+        database.execute(f"PRAGMA user_version = {FORMAT}")
+    return database
