@@ -42,6 +42,8 @@ def test_a_hidden_key_has_a_reason(key, words):
         (Facts(kind="directory", key="d/", credentials=SessionExpired("over")), None),
         (Facts(kind="reserved", key="owner.txt"), NotFound),
         (Facts(kind="hidden", key="a//b", reason="because"), NotFound),
+        (Facts(kind="hidden", key="", reason="because", by_key=False), NotFound),
+        (Facts(kind="directory", key="", by_key=False), None),
         (Facts(kind="unknown", key="k", error=StoreFailure("503")), StoreFailure),
     ],
 )
@@ -62,6 +64,14 @@ def test_a_change_is_refused_everywhere_and_says_what_to_do_instead():
     assert "stsfs refresh" in changing(file()).remedy
     assert "Synapse" in changing(Facts(kind="reserved", key="owner.txt")).sentence
     assert not changing(Facts(kind="absent", key="k")).allowed
+
+
+@pytest.mark.parametrize("kind", ["hidden", "directory", "absent"])
+def test_where_paths_are_no_keys_nothing_is_said_of_keys_and_buckets(kind):
+    facts = Facts(kind=kind, key="", by_key=False, error=NotFound("gone"), reason="because")
+    verdicts = reading(facts), changing(facts)
+    said = what(facts) + "".join(f"{each.sentence} {each.remedy}" for each in verdicts)
+    assert not {"key", "bucket", "S3"} & set(said.replace(".", " ").replace(",", " ").split())
 
 
 def test_a_directory_tells_of_the_object_it_hides():

@@ -10,6 +10,7 @@ from typing import Any
 
 from stsfs.daemon.control import Handler
 from stsfs.daemon.places import Place
+from stsfs.entities.nodes import EntityFile
 from stsfs.errors import BadArgument, NotFound, StsfsError
 from stsfs.fuse import errno_table
 from stsfs.store.object_store import ObjectVersion
@@ -64,7 +65,7 @@ class Questions:
             "kind": found.kind,
             "what": explain.what(facts),
             "key": found.key,
-            "uri": _uri(place, found.key),
+            "uri": _uri(place, found),
             "size_bytes": facts.size_bytes if found.kind == "file" else None,
             "storage_class": facts.storage_class or None,
             "read": _verdict(explain.reading(facts)),
@@ -97,9 +98,9 @@ class Questions:
             "path": found.path,
             "kind": found.kind,
             "location": place.location.label,
-            "bucket": place.location.bucket,
+            "bucket": _bucket(place, found),
             "key": found.key,
-            "uri": _uri(place, found.key),
+            "uri": _uri(place, found),
             "inode": found.node.inode,
             **_object(found.node),
             "properties": dict(properties),
@@ -173,11 +174,19 @@ def _why_no_credentials(place: Place) -> StsfsError | None:
     return None
 
 
-def _uri(place: Place, key: str) -> str | None:
+def _uri(place: Place, found: Found) -> str | None:
     """Where the bytes are; None for what has no key."""
-    if not key and place.choice.view != "keys":
-        return None
-    return f"s3://{place.location.bucket}/{key}"
+    node = found.node
+    is_bucket = isinstance(node, Directory) and node.site.view is None
+    return f"s3://{_bucket(place, found)}/{found.key}" if found.key or is_bucket else None
+
+
+def _bucket(place: Place, found: Found) -> str:
+    """The bucket of a file, which may lie outside its location; else that of the location."""
+    node = found.node
+    if isinstance(node, EntityFile) and node.record is not None and node.record.bucket:
+        return node.record.bucket
+    return place.location.bucket
 
 
 def refusal_record(refusal: Refusal) -> Answer:

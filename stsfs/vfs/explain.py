@@ -22,6 +22,9 @@ class Facts:
 
     kind: Kind
     key: str
+    by_key: bool = True
+    """Paths there are keys, and not what a view makes of something else."""
+
     error: StsfsError | None = None
     """Why the path is absent or unknown, or what its name meets where the key is hidden."""
 
@@ -78,14 +81,18 @@ def what(facts: Facts) -> str:
             return "A file: one version of an object."
         case "directory" if facts.shadows:
             return "A directory. An object of the same key exists as well; it is hidden."
-        case "directory":
+        case "directory" if facts.by_key:
             return "A directory: what keys have in common up to a slash."
+        case "directory":
+            return "A directory."
+        case "hidden" if not facts.by_key:
+            return f"Something that no path of its own can show: {facts.reason}."
         case "hidden":
             return f"A key that cannot be a file name: {facts.reason}."
         case "reserved":
             return "Synapse's proof of ownership has this name; it is never shown."
         case "unknown":
-            return "Not known: the bucket could not be asked."
+            return "Not known: nobody could be asked."
         case "absent":
             return "Nothing, as far as is known here."
 
@@ -99,6 +106,8 @@ def reading(facts: Facts) -> Verdict:
             return Verdict(True, "It can be listed.")
         case "hidden":
             kind = NotFound if facts.error is None else type(facts.error)
+            if not facts.by_key:
+                return _refused(kind("No path of its own leads there."))
             return _refused(
                 kind(
                     "No path leads to this key.",
@@ -144,6 +153,8 @@ def changing(facts: Facts) -> Verdict:
     sentence = "This mount is read-only: this version of stsfs mounts no other way."
     if facts.kind == "reserved":
         return Verdict(False, f"{sentence} And owner.txt is Synapse's alone.")
+    if not facts.by_key:
+        return Verdict(False, sentence, "Change it with another client.")
     return Verdict(
         False,
         sentence,

@@ -42,7 +42,7 @@ class Found:
 
     kind: explain.Kind
     key: str
-    """The object's key, or what the keys of a directory begin with."""
+    """The object's key, or what the keys of a directory begin with; empty where there is none."""
 
     parent: Directory | None = None
     """The directory that has, or would have, the last component; None for the root."""
@@ -79,7 +79,7 @@ class Inspector:
         names = _normalised(path)
         shown = "/" + "/".join(names)
         path = path.removesuffix("/")
-        key = root.prefix + path
+        key = _key_below(root, path)
         error: StsfsError = DeadlineExceeded(f"No answer within {DEADLINE_S:g} s.")
         with trio.move_on_after(DEADLINE_S):
             try:
@@ -87,7 +87,7 @@ class Inspector:
                 unusual = path != "/".join(names) or isinstance(found.error, NameTooLong)
                 if found.kind == "absent":
                     top = root if unusual or found.parent is None else found.parent
-                    rest = path if top is root else shown.rpartition("/")[2]
+                    rest = path if top is root else _below(top, shown)
                     reason = await self._tree.view(top).hidden_reason(top, rest)
                     if reason is not None:
                         return Found(f"/{path}", "hidden", key, error=found.error, reason=reason)
@@ -103,9 +103,10 @@ class Inspector:
             rest = "/".join(names[index:])
             if isinstance(node, File):
                 error: StsfsError = NotADirectory(f"/{'/'.join(names[:index])} is a file.")
-                return Found(shown, "absent", f"{node.key}/{rest}", error=error)
+                key = _key_below(node.parent, f"{names[index - 1]}/{rest}")
+                return Found(shown, "absent", key, error=error)
             parent, name = node, _encoded(text)
-            key = f"{parent.prefix}{rest}"
+            key = _key_below(parent, rest)
             if parent.is_site_root and name in parent.site.reserved_names:
                 return Found(shown, "reserved", key, parent)
             try:
@@ -113,7 +114,7 @@ class Inspector:
             except NameTooLong as exc:
                 return Found(shown, "absent", key, error=exc)
             if below is None:
-                return Found(shown, "absent", key, parent, error=_absent())
+                return Found(shown, "absent", key, parent, error=_absent(parent))
             node = below
         return Found(shown, _kind(node), node.key, parent, node)
 
@@ -126,6 +127,7 @@ class Inspector:
             return Facts(
                 kind=found.kind,
                 key=found.key,
+                by_key=self._is_by_key(found),
                 error=found.error,
                 reason=found.reason,
                 shadows=self._shadows(found),
@@ -136,6 +138,7 @@ class Inspector:
         return Facts(
             kind="file",
             key=found.key,
+            by_key=self._is_by_key(found),
             size_bytes=size_bytes,
             storage_class=node.storage_class,
             outdated=node.outdated,
@@ -144,6 +147,10 @@ class Inspector:
             refused_before=refused_before,
             credentials=credentials,
         )
+
+    def _is_by_key(self, found: Found) -> bool:
+        at = found.node or found.parent or self._tree.inodes.root
+        return (at.parent if isinstance(at, File) else at).site.view is None
 
     async def properties(self, node: Node) -> Mapping[str, str]:
         """What is known beside the object; see View."""
@@ -272,9 +279,24 @@ def _key(parent: Directory | None, name: bytes) -> str | None:
     return None if parent is None else parent.prefix + name.decode("utf-8", "surrogateescape")
 
 
-def _absent() -> NotFound:
+def _key_below(directory: Directory, rest: str) -> str:
+    """The key of a path below a directory; empty where paths are no keys."""
+    return f"{directory.prefix}{rest}" if directory.site.view is None else ""
+
+
+def _below(directory: Directory, shown: str) -> str:
+    """The rest of a path, of which a directory is the beginning."""
+    depth = 0
+    at: Directory | None = directory
+    while at is not None:
+        depth, at = depth + 1, at.parent
+    return shown.split("/", depth)[depth]
+
+
+def _absent(directory: Directory) -> NotFound:
+    what = "no object had this key" if directory.site.view is None else "it had no such name"
     return NotFound(
-        "When its directory was last listed no object had this key.",
+        f"When its directory was last listed {what}.",
         remedy="If it was made elsewhere since, `stsfs refresh` of this path shows it at once.",
     )
 

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from stsfs.demo.fake_synapse import seeds
 from tests.mount.entity_folder import entity_folder
 from tests.schemas import checked
 
@@ -48,6 +49,23 @@ def test_what_is_told_of_a_folder_of_synapse_is_as_the_schemas_say(shelf, mount,
     shown = host.stsfs("status", "--differences", live.path).stdout
     assert "1 file has no object" in shown
     assert shelf.find("gone").syn_id in shown
+
+
+def test_what_is_hidden_or_absent_in_synapse_has_a_reason_and_no_key(stage, shelf, mount, ask):
+    shelf.write("dir/odd", b"slashed")
+    odd = shelf.find("dir/odd")
+    seeds.rename(stage.state, odd, "a/b", stage.user)
+    seeds.add_table(stage.state, "table", shelf.entity, stage.user)
+    live = mount(shelf.syn_id)
+    for path, kind, words in (
+        ("table", "hidden", "a table is not a file"),
+        ("dir/a/b", "hidden", odd.syn_id),
+        ("dir/nothing", "absent", "Nothing"),
+    ):
+        answer = ask("explain", live / path)
+        assert (answer["kind"], answer["key"], answer["uri"]) == (kind, "", None)
+        assert answer["read"]["errno"] == "ENOENT"
+        assert words in answer["what"]
 
 
 def test_several_locations_are_told_one_by_one(folder, shelf, host):

@@ -163,7 +163,7 @@ def test_several_streams_of_one_handle_are_right(fresh, data):
                 assert os.pread(file.fileno(), step, begin) == data["big"][begin : begin + step]
 
 
-def test_attributes_are_those_of_an_object(live, shown):
+def test_attributes_are_those_of_an_object(live, shown, view):
     """ "st_mtime is LastModified, st_nlink 1, st_blocks from the size, st_blksize 1 MiB"."""
     status = (live / "big").stat()
     assert status.st_size == BIG_BYTES
@@ -173,7 +173,8 @@ def test_attributes_are_those_of_an_object(live, shown):
     assert (status.st_uid, status.st_gid) == (os.getuid(), os.getgid())
     assert stat.filemode(status.st_mode) == "-r--r--r--"
     assert stat.filemode((live / "dir").stat().st_mode) == "dr-xr-xr-x"
-    assert (live / "dir").stat().st_mtime == live.path.stat().st_mtime
+    if view == "keys":  # Synapse's folders have times of their own
+        assert (live / "dir").stat().st_mtime == live.path.stat().st_mtime
     assert (live / "empty").stat().st_blocks == 0
 
 

@@ -1,7 +1,8 @@
 """A Synapse server in memory, faithful enough for the real Python client.
 
 It speaks the part of the REST API around STS storage locations: users, folders and files, storage
-locations, file handles, STS credentials; and queries of entity views. Below `/_test/` stands what only tests and the gate ask:
+locations, file handles, STS credentials, queries of entity views. Below `/_test/` stands what only
+tests and the gate ask:
 
     POST   /_test/fault              put a `Fault`, given as JSON, in force
     DELETE /_test/fault              behave again
