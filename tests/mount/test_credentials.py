@@ -12,7 +12,6 @@ from stsfs.demo.fake_synapse.guard import Fault
 from tests.mount.stage import TOKEN
 
 pytestmark = pytest.mark.mount
-VIEWS = ("keys", "entities")
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -182,6 +181,7 @@ def test_a_permission_that_was_taken_away_is_eacces_once_the_session_is_over(sta
     assert "DOWNLOAD" in sentences(live)["EACCES"]
 
 
+@pytest.mark.parametrize("view", ["keys", "entities"], scope="module")
 def test_with_synapse_down_what_is_cached_goes_on_and_the_rest_is_ekeyexpired(stage, folder, mount):
     """ "the STS session is over and cannot be renewed: cached blocks and listings, stale ones too,
     go on being served, and status says so; what is not cached: EKEYEXPIRED"."""
