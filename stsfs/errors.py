@@ -69,6 +69,61 @@ class ObjectMissing(StoreFailure):
     """Synapse knows a file, and the bucket has no object for it."""
 
 
+# What a change can end with.
+
+
+class ForbiddenByRule(StsfsError):
+    """A rule of the storage location, or of this file system, forbids it; see `rules`."""
+
+
+class InvalidRequest(StsfsError):
+    """A name or a flag that cannot be right here."""
+
+
+class KeyTooLong(NameTooLong):
+    """The key of the object would have more than 1024 bytes."""
+
+
+class OtherLocation(StsfsError):
+    """A rename from one storage location to another: a copy, which is the caller's to make."""
+
+
+class NotSupported(StsfsError):
+    """This file system has no such thing (access control lists, extended attributes to set)."""
+
+
+class ReadOnlyPlace(StsfsError):
+    """Nothing may be changed there, whatever the mount was asked for."""
+
+
+class AlreadyExists(StsfsError):
+    """The name is taken."""
+
+
+class IsADirectory(StsfsError):
+    """The name is that of a directory."""
+
+
+class NotEmpty(StsfsError):
+    """The directory has entries, or keys that no path can show."""
+
+
+class TooManyObjects(StsfsError):
+    """A directory with more objects than one rename may move."""
+
+
+class WriteConflict(StsfsError):
+    """Another client has changed the object since; ours is kept, see `stsfs recover`."""
+
+
+class StagingFull(StsfsError):
+    """The local disk has no room for what is being written."""
+
+
+class StagingFailure(StsfsError):
+    """The local disk failed with what is being written."""
+
+
 # What Synapse answers (see synapse.answers for the table).
 
 
@@ -157,6 +212,10 @@ class NoSuchMount(StsfsError):
 
 class MountBusy(StsfsError):
     """Files of the mount are still open."""
+
+
+class ChangesLeft(StsfsError):
+    """Changes have not reached S3; they are kept, see `stsfs recover`."""
 
 
 def joined(sentence: str, remedy: str) -> str:

@@ -12,6 +12,7 @@ ENDS_COMMANDS_ONLY = {
     errors.WholeBucketRefused,
     errors.NoSuchMount,
     errors.MountBusy,
+    errors.ChangesLeft,
 }
 """Raised before a mount stands, or by commands that only talk to one."""
 

@@ -1,7 +1,7 @@
 """What stsfs asks of an object store, and the values that travel there."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 
@@ -88,3 +88,99 @@ class ObjectStore(Protocol):
         delimiter: str = "/",
     ) -> ListPage:
         """One page of the keys below prefix, rolled up at the next delimiter; empty: none are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What must be at a key for a change of it to happen: a version, or nothing at all."""
+
+    etag: str | None
+    """As the server writes it, quotes included; None: no object may be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What is stored with an object beside its bytes."""
+
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """User metadata: lower-case names without `x-amz-meta-`, ASCII values."""
+
+    content_type: str = ""
+    storage_class: str = ""
+    """Empty: the bucket's own choice."""
+
+
+class Part(NamedTuple):
+    """One part of a multipart upload, as the server has accepted it."""
+
+    number: int
+    etag: str
+    checksum: str = ""
+    """CRC32C in base64; empty where none was sent."""
+
+
+class Body(Protocol):
+    """Bytes to be sent, as often as it takes."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How many there are."""
+
+    async def read(self, offset: int, size_bytes: int) -> bytes:
+        """Exactly these bytes. Raises StagingFailure."""
+
+
+class ObjectWriter(Protocol):
+    """Changes to the objects of one location.
+
+    Every method retries what is worth retrying, and then raises WriteConflict (what was expected is
+    not there), AccessDenied, NotFound (the bucket), TokenRejected, SynapseRefusal, SessionExpired,
+    DeadlineExceeded (no progress for that long) or StoreFailure. A change whose answer was lost is
+    recognised by `write_id`, a text of its own for each change: it is stored with the object.
+    """
+
+    async def put(
+        self, key: str, body: Body, traits: Traits, *, expected: Expected | None, write_id: str
+    ) -> str:
+        """Make or replace an object; returns its ETag. expected None: whatever is there."""
+
+    async def begin_upload(self, key: str, traits: Traits, *, write_id: str) -> str:
+        """Begin a multipart upload; returns its id."""
+
+    async def upload_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
+        """Send one part, in place of one with the same number."""
+
+    async def copy_part(
+        self, key: str, upload_id: str, number: int, source: ObjectVersion, start: int, stop: int
+    ) -> Part:
+        """Make bytes [start, stop) of exactly this version a part, without moving them."""
+
+    async def complete_upload(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[Part],
+        *,
+        expected: Expected | None,
+        write_id: str,
+    ) -> str:
+        """Make the object of these parts, in order of their numbers; returns its ETag."""
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        """Give an upload up; one that is gone is no error."""
+
+    async def copy(self, source: ObjectVersion, key: str, *, storage_class: str = "") -> str:
+        """Copy exactly this version, with what is stored beside it; returns the copy's ETag.
+
+        In parts above 5 GiB. Replaces what is at key. Raises WriteConflict if source is gone.
+        """
+
+    async def delete(self, key: str, *, expected: Expected | None = None) -> None:
+        """Delete an object; one that is gone is no error.
+
+        With expected, and where the server knows conditions, another version stays and is
+        WriteConflict.
+        """
+
+    async def traits(self, version: ObjectVersion) -> Traits:
+        """What is stored beside exactly this version. Raises StaleVersion."""
