@@ -130,6 +130,11 @@ class Session:
                 if isinstance(cause, OSError) and cause.errno == errno.EAGAIN:
                     log.info("a request was withdrawn while it was being read")
                     continue
+                if isinstance(cause, OSError) and cause.errno == errno.ECONNABORTED:
+                    # Unmounted while we read, or given up through /sys/fs/fuse: both are the end,
+                    # and only ENODEV counts as one for libfuse.
+                    log.info("the kernel has given the connection up")
+                    return
                 raise
             return
 

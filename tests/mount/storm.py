@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.mount.versions import versions_in
 
@@ -38,6 +39,7 @@ def storm(path, how, replace, count):
     """
     with subprocess.Popen(
         [sys.executable, "-m", "tests.mount.storm", str(path), how],
+        cwd=Path(__file__).parents[2],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as readers:

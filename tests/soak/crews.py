@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 KINDS = [
     ["stream", "small", "spots"],
@@ -81,6 +82,7 @@ class Crews:
 def _readers(live, seed, kinds):
     with subprocess.Popen(
         [sys.executable, "-m", "tests.soak.readers", str(live.path), str(seed), *kinds],
+        cwd=Path(__file__).parents[2],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as crew:

@@ -1,0 +1,1 @@
+"""What may happen where: the rules of storage locations, as one table."""

@@ -1,0 +1,1 @@
+"""What is being written, on the local disk, until S3 has it."""

@@ -1,0 +1,1 @@
+"""From a staging file to an object: uploads, moves of objects, recovery."""
