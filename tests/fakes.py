@@ -1,24 +1,31 @@
 """An object store in memory: other writers, faults and delays by script, counts of requests."""
 
+import base64
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+import crc32c
 import trio
 
-from stsfs.errors import StaleVersion
-from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion
+from stsfs.errors import StaleVersion, StoreFailure, WriteConflict
+from stsfs.store.change import Gone
+from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion, Part, Traits
 
 MODIFIED_UNIX_S = 1_700_000_000.0
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one request: a delay, then perhaps an error after so many bytes."""
+    """What happens to one request: a delay, then perhaps an error after so many bytes.
 
-    error: Exception | None = None
+    happened is for changes: the change is made first, then come the delay and the error.
+    """
+
+    error: BaseException | None = None
     after_bytes: int = 0
     delay_s: float = 0.0
+    happened: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,18 @@ class Stored:
     data: bytes
     etag: str
     storage_class: str = "STANDARD"
+    traits: Traits = field(default_factory=Traits)
+    write_id: str = ""
+
+
+@dataclass
+class Upload:
+    """One multipart upload under way; parts by number."""
+
+    key: str
+    traits: Traits
+    write_id: str
+    parts: dict[int, tuple[Part, bytes]] = field(default_factory=dict)
 
 
 class MemoryStore:
@@ -35,6 +54,9 @@ class MemoryStore:
 
     `scripts["read_range"]` holds Faults (or None), one used up per call; likewise for `confirm`
     and `list_page`. Bodies arrive in pieces of `piece_bytes`, one each `piece_s`.
+
+    `put` and `delete` are what another client does; our own changes go through `writer`, an
+    ObjectWriter over the same dict, with scripts and calls under its own methods' names.
     """
 
     def __init__(self, *, page_keys=1000, location_id=1):
@@ -46,12 +68,12 @@ class MemoryStore:
         self.piece_bytes, self.piece_s = 1 << 20, 0.0
         self.page_keys = page_keys
         self._location_id = location_id
-        self._puts = 0
+        self.writer = MemoryWriter(self)
 
-    def put(self, key, data=b"", *, storage_class="STANDARD"):
+    def put(self, key, data=b"", *, storage_class="STANDARD", traits=None):
         """Another client writes; returns the version. The same bytes have the same ETag."""
-        etag = f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
-        self.objects[key] = Stored(bytes(data), etag, storage_class)
+        etag = f'"{_md5(data).hex()}"'
+        self.objects[key] = Stored(bytes(data), etag, storage_class, traits or Traits())
         return ObjectVersion(self._location_id, key, etag, len(data))
 
     def delete(self, key):
@@ -65,8 +87,8 @@ class MemoryStore:
     async def read_range(self, version, start, stop, sink, *, ahead=False):
         self.calls["read_range"] += 1
         self.reads.append((version.key, start, stop, ahead))
-        fault = await self._next_fault("read_range")
-        data = self._current(version).data
+        fault = await self.next_fault("read_range")
+        data = self.current(version).data
         if fault.error is not None and not fault.after_bytes:
             raise fault.error
         sink.confirmed()
@@ -87,27 +109,29 @@ class MemoryStore:
 
     async def confirm(self, version):
         self.calls["confirm"] += 1
-        fault = await self._next_fault("confirm")
+        fault = await self.next_fault("confirm")
         if fault.error is not None:
             raise fault.error
-        self._current(version)
+        self.current(version)
 
     async def list_page(self, prefix, *, token=None, start_after="", keys_max=1000, delimiter="/"):
         self.calls["list_page"] += 1
         self.lists.append(prefix)
-        fault = await self._next_fault("list_page")
+        fault = await self.next_fault("list_page")
         if fault.error is not None:
             raise fault.error
         after, keys_max = (token or start_after).encode(), min(keys_max, self.page_keys)
         return self._page(prefix, after, keys_max, delimiter)
 
-    async def _next_fault(self, method):
+    async def next_fault(self, method):
+        """Wait as the next fault of a method says; the rest of it is the caller's to do."""
         script = self.scripts.get(method)
         fault = (script.pop(0) if script else None) or Fault()
-        await trio.sleep(fault.delay_s)
+        await trio.sleep(0 if fault.happened else fault.delay_s)
         return fault
 
-    def _current(self, version):
+    def current(self, version):
+        """The object, while it is this version; else StaleVersion."""
         stored = self.objects.get(version.key)
         if stored is None or stored.etag != version.etag:
             raise StaleVersion(f"{version.key!r} was replaced or deleted.")
@@ -131,6 +155,192 @@ class MemoryStore:
         ]
         prefixes = [name for name, o in shown if o is None]
         return ListPage(objects, prefixes, shown[-1][0] if more else None)
+
+
+class MemoryWriter:
+    """ObjectWriter over the dict of a MemoryStore.
+
+    `uploads` are those under way, by their id; `changes` what was asked for, in order, as method
+    and key; `sent_bytes` what bodies had. Parts but the last have at least `part_bytes_min`.
+    """
+
+    def __init__(self, store):
+        self.uploads = {}
+        self.changes = []
+        self.sent_bytes = 0
+        self.part_bytes_min = 5 << 20
+        self._store = store
+        self._begun = 0
+
+    async def put(self, key, body, traits, *, expected, write_id):
+        data = await self._sent(body)
+
+        def change():
+            made = Stored(data, f'"{_md5(data).hex()}"', traits=traits, write_id=write_id)
+            return self._make(key, made, expected)
+
+        return await self._change("put", key, change)
+
+    async def begin_upload(self, key, traits, *, write_id):
+        def change():
+            self._begun += 1
+            upload_id = f"upload-{self._begun}"
+            self.uploads[upload_id] = Upload(key, traits, write_id)
+            return upload_id
+
+        return await self._change("begin_upload", key, change)
+
+    async def upload_part(self, key, upload_id, number, body):
+        data = await self._sent(body)
+        return await self._part("upload_part", key, upload_id, number, lambda: data)
+
+    async def copy_part(self, key, upload_id, number, source, start, stop):
+        def copied():
+            data = self._source(source).data
+            assert 0 <= start < stop <= len(data)
+            return data[start:stop]
+
+        return await self._part("copy_part", key, upload_id, number, copied)
+
+    async def complete_upload(self, key, upload_id, parts, *, expected, write_id):
+        def change():
+            if upload_id not in self.uploads and self._ours(key, write_id):
+                return self._store.objects[key].etag
+            upload = self._upload(key, upload_id)
+            assert upload.write_id == write_id
+            tags = b"".join(bytes.fromhex(part.etag.strip('"')) for part in parts)
+            etag = f'"{_md5(tags).hex()}-{len(parts)}"'
+            made = Stored(self._joined(upload, parts), etag, "", upload.traits, write_id)
+            self._make(key, made, expected)
+            del self.uploads[upload_id]
+            return etag
+
+        return await self._change("complete_upload", key, change)
+
+    async def abort_upload(self, key, upload_id):
+        await self._change("abort_upload", key, lambda: self.uploads.pop(upload_id, None))
+
+    async def copy(self, source, key, *, storage_class=""):
+        def change():
+            found = self._source(source)
+            traits = Traits(found.traits.metadata, found.traits.content_type, storage_class)
+            etag = f'"{_md5(found.data).hex()}"'
+            return self._make(key, Stored(found.data, etag, "", traits, found.write_id), None)
+
+        return await self._change("copy", key, change)
+
+    async def delete(self, key, *, expected=None):
+        def change():
+            if key in self._store.objects:
+                self._expect(key, expected)
+                del self._store.objects[key]
+
+        await self._change("delete", key, change)
+
+    async def traits(self, version):
+        return await self._change(
+            "traits", version.key, lambda: self._store.current(version).traits
+        )
+
+    async def written(self, key, write_id):
+        def look():
+            return self._store.objects[key].etag if self._ours(key, write_id) else None
+
+        return await self._change("written", key, look)
+
+    async def _change(self, method, key, change):
+        self._store.calls[method] += 1
+        self.changes.append((method, key))
+        fault = await self._store.next_fault(method)
+        if fault.error is not None and not fault.happened:
+            raise fault.error
+        result = change()
+        if fault.happened:
+            await trio.sleep(fault.delay_s)
+        if fault.error is not None:
+            raise fault.error
+        return result
+
+    async def _sent(self, body):
+        data, offset = bytearray(), 0
+        while offset < body.size_bytes:
+            piece = await body.read(offset, min(1 << 20, body.size_bytes - offset))
+            data += piece
+            offset += len(piece)
+            assert piece
+        self.sent_bytes += len(data)
+        return bytes(data)
+
+    async def _part(self, method, key, upload_id, number, made):
+        def change():
+            assert 1 <= number <= 10_000
+            upload, data = self._upload(key, upload_id), made()
+            checksum = base64.b64encode(crc32c.crc32c(data).to_bytes(4, "big")).decode()
+            upload.parts[number] = (Part(number, f'"{_md5(data).hex()}"', checksum), data)
+            return upload.parts[number][0]
+
+        return await self._change(method, key, change)
+
+    def _joined(self, upload, parts):
+        assert [part.number for part in parts] == list(range(1, len(parts) + 1)), parts
+        assert parts, "an upload has a part"
+        if any(upload.parts.get(part.number, [None])[0] != part for part in parts):
+            raise StoreFailure("S3 answered 400 InvalidPart to the completion.")
+        pieces = [upload.parts[part.number][1] for part in parts]
+        if any(len(piece) < self.part_bytes_min for piece in pieces[:-1]):
+            raise StoreFailure("S3 answered 400 EntityTooSmall to the completion.")
+        return b"".join(pieces)
+
+    def _upload(self, key, upload_id):
+        upload = self.uploads.get(upload_id)
+        if upload is None or upload.key != key:
+            raise Gone("S3 answered 404 NoSuchUpload.")
+        return upload
+
+    def _source(self, version):
+        try:
+            return self._store.current(version)
+        except StaleVersion as stale:
+            raise WriteConflict(stale.sentence) from stale
+
+    def _expect(self, key, expected):
+        found = self._store.objects.get(key)
+        if expected is not None and (found and found.etag) != expected.etag:
+            raise WriteConflict(f"{key!r} was changed by another client.")
+
+    def _ours(self, key, write_id):
+        found = self._store.objects.get(key)
+        return found is not None and bool(write_id) and found.write_id == write_id
+
+    def _make(self, key, made, expected):
+        """The object is made, unless it is there already: the answer to an earlier try was lost."""
+        try:
+            self._expect(key, expected)
+        except WriteConflict:
+            if not self._ours(key, made.write_id):
+                raise
+            assert self._store.objects[key].data == made.data, "a write_id is of one change"
+            return self._store.objects[key].etag
+        shown_class = made.traits.storage_class or "STANDARD"
+        self._store.objects[key] = replace(made, storage_class=shown_class)
+        return made.etag
+
+
+class BytesBody:
+    """Body of bytes in memory."""
+
+    def __init__(self, data):
+        self.size_bytes = len(data)
+        self._data = bytes(data)
+
+    async def read(self, offset, size_bytes):
+        await trio.lowlevel.checkpoint()
+        assert 0 <= offset <= offset + size_bytes <= self.size_bytes
+        return self._data[offset : offset + size_bytes]
+
+
+def _md5(data):
+    return hashlib.md5(data, usedforsecurity=False).digest()
 
 
 class Sink:

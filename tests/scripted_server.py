@@ -33,6 +33,15 @@ class Peer:
         self._received = self._received.partition(b"\r\n\r\n")[2]
         return True
 
+    async def body(self, size_bytes):
+        """The body of the request that was asked last."""
+        while len(self._received) < size_bytes:
+            data = await self._stream.receive_some()
+            assert data, "closed in the middle of a body"
+            self._received += data
+        body, self._received = self._received[:size_bytes], self._received[size_bytes:]
+        return body
+
     async def answer(self, *pieces):
         """Wait for a request, then send pieces, each one when the last has been taken."""
         assert await self.asked()

@@ -3,6 +3,7 @@
 import http.client
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -364,3 +365,30 @@ def test_secrets_stay_out_of_repr(book):
     session = book.vend("data", "p", "read_only", 60)
     assert session.secret_access_key not in repr(session)
     assert session.session_token not in repr(session)
+
+
+@pytest.mark.parametrize(("before", "kept"), [("request", False), ("answer", True)])
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_held_request_waits_before_or_after_it_has_happened(
+    gate, writer, tmp_path, before, kept, goes_on
+):
+    """It is the second of its kind that waits; then it gets its answer, or none."""
+    path = tmp_path / "data/p/k"
+    held = gate.faults.hold(before, 2, kinds=["PUT"], key_prefix="p/")
+    writer.put_object(Bucket="data", Key="p/first", Body=b"x", **ACL)
+    with ThreadPoolExecutor(1) as thread:
+        putting = thread.submit(writer.put_object, Bucket="data", Key="p/k", Body=b"y", **ACL)
+        held.wait_reached(10)
+        assert (path.exists(), putting.done()) == (kept, False)
+        held.let_go(goes_on=goes_on)
+        failure = putting.exception()
+    assert (failure is None, path.exists()) == (goes_on, kept or goes_on)
+
+
+def test_what_is_held_ends_with_its_rules(gate, writer):
+    held = gate.faults.hold("request", kinds=["PUT"])
+    with ThreadPoolExecutor(1) as thread:
+        putting = thread.submit(writer.put_object, Bucket="data", Key="p/k", Body=b"y", **ACL)
+        held.wait_reached(10)
+        gate.faults.clear()
+        assert isinstance(putting.exception(), ConnectionClosedError)

@@ -11,8 +11,9 @@ import trio
 from stsfs.demo.tls import make_local_tls
 from stsfs.store import http_connection
 from stsfs.store.counters import StoreCounters
-from stsfs.store.http_connection import STALL_S, TURN_BYTES, ConnectionBroken, connect
+from stsfs.store.http_connection import connect
 from stsfs.store.http_pool import ConnectionPool
+from stsfs.store.http_wire import STALL_S, TURN_BYTES, ConnectionBroken
 from tests.fakes import pattern
 from tests.scripted_server import chunked, served, with_length
 

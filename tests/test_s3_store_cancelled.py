@@ -14,10 +14,11 @@ from stsfs.credentials.credentials import Credentials
 from stsfs.demo.file_server.server import FileServer
 from stsfs.demo.tls import make_local_tls
 from stsfs.errors import StoreFailure
-from stsfs.store.http_connection import ConnectionBroken, connect
-from stsfs.store.object_store import ObjectVersion
+from stsfs.store.http_connection import connect
+from stsfs.store.http_wire import ConnectionBroken
+from stsfs.store.object_store import ObjectVersion, Traits
 from stsfs.store.s3_store import S3Store
-from tests.fakes import Sink, pattern, read_all
+from tests.fakes import BytesBody, Sink, pattern, read_all
 
 DATA = pattern("cancelled", 1 << 20)
 STEPS_MAX = 1000
@@ -95,7 +96,7 @@ def server(request, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["in time", "too late"])
-@pytest.mark.parametrize("kind", ["read", "list"])
+@pytest.mark.parametrize("kind", ["read", "list", "put"])
 async def test_a_request_cancelled_at_any_moment_leaves_nothing_behind(server, kind, before):
     etag = (await _found(server)).etag
     version = ObjectVersion(1, "x", etag, len(DATA))
@@ -106,6 +107,9 @@ async def test_a_request_cancelled_at_any_moment_leaves_nothing_behind(server, k
         async def request(store=store):
             if kind == "read":
                 await store.read_range(version, 0, len(DATA), Sink(len(DATA)), ahead=True)
+            elif kind == "put":
+                body = BytesBody(DATA * 3)
+                await store.writer().put("y", body, Traits(), expected=None, write_id="w")
             else:
                 await store.list_page("x")
 
@@ -126,11 +130,11 @@ async def test_a_request_cancelled_at_any_moment_leaves_nothing_behind(server, k
 async def test_a_request_cancelled_while_it_waits_for_a_connection_leaves_nothing_behind(server):
     store = _store(server)
     version = ObjectVersion(1, "x", (await _found(server)).etag, len(DATA))
-    held = await store._pool.take(ahead=True)
+    held = await store._bucket.pool.take(ahead=True)
     with trio.move_on_after(0.01) as scope:
         await read_all(store, version)
     assert scope.cancelled_caught
-    store._pool.give_back(held)
+    store._bucket.pool.give_back(held)
     with trio.fail_after(30):
         assert await read_all(store, version) == DATA
     store.close()

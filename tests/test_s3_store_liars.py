@@ -7,7 +7,7 @@ import trio
 
 from stsfs.credentials.credentials import Credentials
 from stsfs.errors import AccessDenied, DeadlineExceeded, StaleVersion, StoreFailure
-from stsfs.store import http_connection, retry, s3_store
+from stsfs.store import http_connection, retry, signed_bucket
 from stsfs.store.object_store import ObjectVersion
 from stsfs.store.s3_store import S3Store
 from tests.fakes import Sink, read_all
@@ -230,9 +230,9 @@ async def test_a_region_that_can_be_none_is_not_followed(region):
 
 async def test_requests_sent_away_side_by_side_move_the_store_once(monkeypatch):
     pools = []
-    make = s3_store.ConnectionPool
+    make = signed_bucket.ConnectionPool
     monkeypatch.setattr(
-        s3_store, "ConnectionPool", lambda *a, **k: pools.append(make(*a, **k)) or pools[-1]
+        signed_bucket, "ConnectionPool", lambda *a, **k: pools.append(make(*a, **k)) or pools[-1]
     )
     moved = error(301, "PermanentRedirect", headers=["x-amz-bucket-region: eu-north-1"])
     listing = with_length(NO_KEYS.format("").encode())

@@ -31,6 +31,9 @@ class SeenRequest:
     range: str
     """The Range header, or empty."""
 
+    sent_bytes: int = 0
+    """Content-Length of the request: its body, in whatever framing."""
+
     status: int = 0
     body_bytes: int = 0
     verdict: str = ""
@@ -120,7 +123,7 @@ class RequestLog:
         return self.add(
             SeenRequest(
                 kind, head.method, head.bucket, head.key, head.raw_query, head.header("range"),
-                verdict=verdict,
+                _length_bytes(head), verdict=verdict,
             )
         )  # fmt: skip
 
@@ -149,3 +152,8 @@ class RequestLog:
 
     def _count(self, kind: str | None) -> int:
         return self._counts[kind or ""]
+
+
+def _length_bytes(head: RequestHead) -> int:
+    length = head.header("content-length")
+    return int(length) if length.isdecimal() else 0

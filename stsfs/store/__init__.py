@@ -1,1 +1,1 @@
-"""The object store: range GETs and LIST pages over sockets in the event loop."""
+"""The object store: range GETs, LIST pages and changes over sockets in the event loop."""

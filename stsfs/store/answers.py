@@ -2,7 +2,7 @@
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 
 from lxml import etree
@@ -33,14 +33,22 @@ class Answer:
     meaning: Meaning
     region: str = ""
     server_unix_s: float | None = None
+    header: str = ""
+    """The header that the server says it does not know, in lower case."""
 
-    def error(self, what: str) -> errors.StsfsError:
-        """The exception that tells a user about this answer; what names the request."""
+    def error(self, what: str, right: str = "") -> errors.StsfsError:
+        """The exception that tells a user about this answer; what names the request.
+
+        right is the permission that a change needs.
+        """
         told = f"S3 answered {self.status} {self.code} to {what}"
         detail = f": {self.message}" if self.message else "."
         kind, remedy = _FINAL.get(self.code, (errors.StoreFailure, ""))
         if self.meaning is Meaning.FORBIDDEN and self.code not in _FINAL:
             kind, remedy = errors.AccessDenied, _DENIED_REMEDY
+            if right:
+                told = f"The credentials may not {what} (S3 answered {self.status} {self.code})"
+                remedy = f"{right} is missing; ask the owner of the bucket."
         if self.meaning is Meaning.STALE:
             kind = errors.StaleVersion
         return kind(told + detail, remedy=remedy)
@@ -56,12 +64,19 @@ _REGION = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _RETRY = {
     "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling",
     "ThrottlingException", "RequestThrottled", "TooManyRequests", "BandwidthLimitExceeded",
+    # Another change of the same key at the same moment; a body that changed on its way.
+    "ConditionalRequestConflict", "OperationAborted", "BadDigest", "IncompleteBody",
 }  # fmt: skip
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
 _ELSEWHERE = {
     "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
 }  # fmt: skip
+_STATUS_INSIDE = {
+    "PreconditionFailed": 412, "NoSuchKey": 404, "NoSuchUpload": 404, "AccessDenied": 403,
+}  # fmt: skip
+"""With which status an error comes that is not inside an answer with status 200."""
+
 _FINAL: dict[str, tuple[type[errors.StsfsError], str]] = {
     "NoSuchBucket": (errors.NotFound, "Check the name of the bucket and its endpoint."),
     "InvalidObjectState": (
@@ -78,7 +93,8 @@ _FINAL: dict[str, tuple[type[errors.StsfsError], str]] = {
 
 def read(head: Head, body: bytes) -> Answer:
     """Classify an error answer by its status and its XML body."""
-    code, message, region = _parse(body)
+    _, fields = document(body)
+    code, region = fields.get("Code", ""), fields.get("Region", "")
     region = head.headers.get(b"x-amz-bucket-region", b"").decode("latin-1") or region
     if not _REGION.fullmatch(region):
         region = ""
@@ -91,7 +107,9 @@ def read(head: Head, body: bytes) -> Answer:
             server_unix_s = None
     meaning = _meaning(head.status, code, region)
     code = code or f"status {head.status}"
-    return Answer(head.status, code, message, meaning, region, server_unix_s)
+    named = fields.get("Header", "").lower()
+    message = fields.get("Message", "")
+    return Answer(head.status, code, message, meaning, region, server_unix_s, named)
 
 
 def _meaning(status: int, code: str, region: str) -> Meaning:
@@ -114,11 +132,26 @@ def _meaning(status: int, code: str, region: str) -> Meaning:
     return Meaning.FINAL
 
 
-def _parse(body: bytes) -> tuple[str, str, str]:
-    """Code, Message and Region of an S3 error document; empty where it has none."""
+def read_inside(head: Head, body: bytes) -> Answer | None:
+    """The error in an answer with status 200, which S3 sends before a long work is done.
+
+    Source: CopyObject and CompleteMultipartUpload in the S3 API reference: an error that comes up
+    later is written into the body, behind blanks that keep the connection open.
+    """
+    root, fields = document(body)
+    if root != "Error":
+        return None
+    return read(replace(head, status=_STATUS_INSIDE.get(fields.get("Code", ""), 400)), body)
+
+
+def document(body: bytes) -> tuple[str, dict[str, str]]:
+    """Name of the root of a small XML document, and texts by element; empty if it is no XML."""
+    if not body:
+        return "", {}
     try:
-        root = etree.fromstring(body, etree.XMLParser(resolve_entities=False, no_network=True))
+        parser = etree.XMLParser(resolve_entities=False, no_network=True)
+        root = etree.fromstring(body.strip(), parser)
     except (etree.XMLSyntaxError, ValueError):
-        return "", "", ""
+        return "", {}
     fields = {etree.QName(e).localname: e.text or "" for e in root.iter("*") if len(e) == 0}
-    return fields.get("Code", ""), fields.get("Message", ""), fields.get("Region", "")
+    return etree.QName(root).localname, fields

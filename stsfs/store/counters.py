@@ -15,6 +15,9 @@ class KindCount:
     """Sent, those that were repeated included."""
 
     received_bytes: int = 0
+    sent_bytes: int = 0
+    """Of bodies; those that were sent again included."""
+
     retries: int = 0
     failures: int = 0
     """What was asked for and could not be had, whatever was tried."""
@@ -38,5 +41,5 @@ class StoreCounters:
     connections_opened: int = 0
 
     def of(self, kind: str) -> KindCount:
-        """The counter of a kind (`get`, `list`), made when first asked for."""
+        """The counter of a kind (`get`, `list`, `put` …), made when first asked for."""
         return self.kinds.setdefault(kind, KindCount())

@@ -6,8 +6,10 @@ from typing import NamedTuple, TypeVar
 from stsfs.store import answers
 from stsfs.store.answers import Answer, Meaning
 from stsfs.store.counters import StoreCounters
-from stsfs.store.http_connection import Connection, ConnectionBroken, Head
+from stsfs.store.http_connection import Connection, Head
 from stsfs.store.http_pool import ConnectionPool
+from stsfs.store.http_sending import OutgoingBody
+from stsfs.store.http_wire import ConnectionBroken
 from stsfs.store.range_transfer import whole
 from stsfs.store.retry import Trouble
 
@@ -19,10 +21,22 @@ class Attempt(NamedTuple):
 
     pool: ConnectionPool
     request: Callable[[], bytes]
-    """Made when there is a connection, because a signature has a time."""
+    """Head and empty line, made when there is a connection, because a signature has a time."""
 
     repair: Callable[[Answer], Awaitable[None]]
     """Puts right what an answer complains about; raises its error when that cannot be done."""
+
+    body: OutgoingBody | None = None
+    patience_s: float | None = None
+    """How long the server may work before it answers; None: as for a read."""
+
+
+class ErrorInside(Exception):
+    """What receive raises for an answer whose body tells of an error after all."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.code)
+        self.answer = answer
 
 
 async def exchange(
@@ -34,7 +48,7 @@ async def exchange(
     *,
     ahead: bool = False,
 ) -> T:
-    """What receive makes of the answer with status 200 or 206.
+    """What receive makes of the answer with status 200, 204 or 206.
 
     Each try is a new attempt. Passing trouble is waited out here, all other answers are repaired
     by the attempt. Raises what attempt, receive, repair and Trouble.back_off raise.
@@ -43,15 +57,17 @@ async def exchange(
     fresh = False
     with count.failing():
         while True:
-            pool, request, repair = await attempt()
+            pool, request, repair, body, patience_s = await attempt()
             try:
                 connection = await pool.take(ahead=ahead, fresh=fresh)
                 try:
                     count.requests += 1
-                    head = await connection.ask(request())
-                    if head.status in {200, 206}:
+                    head = await connection.ask(request(), body, patience_s=patience_s)
+                    if head.status in {200, 204, 206}:
                         return await receive(connection, head)
                     answer = answers.read(head, await whole(connection, head))
+                except ErrorInside as inside:
+                    answer = inside.answer
                 finally:
                     pool.give_back(connection)
             except ConnectionBroken as broken:

@@ -1,4 +1,4 @@
-"""One keep-alive HTTP/1.1 connection, received in trio's own loop straight into block memory.
+"""One keep-alive HTTP/1.1 connection, in trio's own loop, received straight into block memory.
 
 A plain non-blocking socket with `recv_into`, and over TLS an `ssl.SSLSocket` in non-blocking mode:
 trio's streams would copy every byte once more, and trio.SSLStream twice. Heads are parsed by
@@ -14,21 +14,13 @@ from typing import Any
 import httptools
 import trio
 
+from stsfs.store.http_sending import OutgoingBody, Sending
+from stsfs.store.http_wire import STALL_S, ConnectionBroken
+
 _SCRATCH_BYTES = 16 * 1024
 _HEAD_BYTES_MAX = 64 * 1024
-TURN_BYTES = 256 * 1024
-"""How much one connection may receive without giving other tasks a turn: about 0.1 ms."""
-
-STALL_S = 15.0
-"""No byte for this long: the connection is given up, and the request goes out on another one."""
-
-
-class ConnectionBroken(Exception):
-    """The connection ended, failed or stalled; `unused` when it did before the first byte came."""
-
-    def __init__(self, reason: str, *, unused: bool = False) -> None:
-        super().__init__(reason)
-        self.unused = unused
+_ALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+"""Seconds, seconds, times: a peer that has vanished is noticed while a long answer is due."""
 
 
 @dataclass(slots=True)
@@ -77,8 +69,8 @@ class _Parser:
 class Connection:
     """A connected socket and the bytes received ahead of what was asked for.
 
-    Methods raise ConnectionBroken and nothing else. After any exception, a cancellation included,
-    the connection is not reusable and must be closed.
+    Methods raise ConnectionBroken and what a body raises. After any exception, a cancellation
+    included, the connection is not reusable and must be closed.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -88,6 +80,8 @@ class Connection:
         self._parser: _Parser | None = None
         self._http: httptools.HttpResponseParser | None = None
         self._body_left_bytes = 0
+        self._cut = False
+        self._patience_s = STALL_S
         self.reused = False
         self.ahead = False
         self.idle_since_s = 0.0
@@ -96,7 +90,7 @@ class Connection:
     def reusable(self) -> bool:
         """The last answer was received to its end, and the server keeps the connection."""
         parser = self._parser
-        if parser is None or not parser.head.keep_alive or self._left:
+        if parser is None or not parser.head.keep_alive or self._left or self._cut:
             return False
         return parser.ended or (parser.head.length_bytes is not None and not self._body_left_bytes)
 
@@ -104,16 +98,50 @@ class Connection:
         """Give the descriptor back. Not a checkpoint."""
         self._sock.close()
 
-    async def ask(self, request: bytes) -> Head:
-        """Send a request and return the head of its answer."""
+    async def ask(
+        self,
+        request: bytes,
+        body: OutgoingBody | None = None,
+        *,
+        patience_s: float | None = None,
+    ) -> Head:
+        """Send a request and return the head of its answer, also one that comes before the end.
+
+        patience_s is how long the server may be silent once it has the whole request, and in the
+        middle of its answer; None is STALL_S.
+        """
         self._parser = None
+        patience_s = self._patience_s = STALL_S if patience_s is None else patience_s
         try:
-            with trio.CancelScope(deadline=trio.current_time() + STALL_S):
-                await self._send(request)
-                return await self._receive_head()
+            early_bytes = 0 if body is None else await self._send_with(request, body)
+            with trio.CancelScope(deadline=trio.current_time() + patience_s):
+                if body is None:
+                    await self._send(request)
+                return await self._receive_head(early_bytes)
         except OSError as exc:
             raise ConnectionBroken(str(exc), unused=self.reused) from exc
-        raise ConnectionBroken(f"no answer for {STALL_S:g} s")
+        raise ConnectionBroken(f"no answer for {patience_s:g} s")
+
+    async def _send_with(self, request: bytes, body: OutgoingBody) -> int:
+        """Send head and body; how many bytes of an early answer lie in _scratch.
+
+        A server that refuses a request may answer and close without having read the body.
+        """
+        sending = Sending(self._sock, self._scratch, request, body)
+        try:
+            early_bytes = await sending.run()
+        except OSError:
+            try:  # the answer may have come before the reset
+                early_bytes = self._sock.recv_into(self._scratch)
+            except OSError:
+                early_bytes = 0
+            if not early_bytes:
+                raise
+        finally:
+            self._cut = not sending.whole
+        if self._cut and not early_bytes:
+            raise ConnectionBroken("closed before the body was sent", unused=self.reused)
+        return early_bytes
 
     async def _send(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -125,10 +153,11 @@ class Connection:
             except ssl.SSLWantReadError:
                 await trio.lowlevel.wait_readable(self._sock)
 
-    async def _receive_head(self) -> Head:
+    async def _receive_head(self, early_bytes: int) -> Head:
         head = bytearray()
         while True:
-            count = await self._recv(self._scratch)
+            count = early_bytes or await self._recv(self._scratch)
+            early_bytes = 0
             if count == 0:
                 unused = self.reused and not head
                 raise ConnectionBroken("closed before an answer", unused=unused)
@@ -183,12 +212,12 @@ class Connection:
             try:
                 count = self._sock.recv_into(into)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                with trio.CancelScope(deadline=trio.current_time() + STALL_S):
+                with trio.CancelScope(deadline=trio.current_time() + self._patience_s):
                     count = await self._recv(into)
         except OSError as exc:
             raise ConnectionBroken(str(exc)) from exc
         if count < 0:
-            raise ConnectionBroken(f"the body stalled for {STALL_S:g} s")
+            raise ConnectionBroken(f"the body stalled for {self._patience_s:g} s")
         if count == 0:
             raise ConnectionBroken("the body was cut")
         self._body_left_bytes -= count
@@ -233,6 +262,9 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None) -> Connectio
             try:
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in _ALIVE:
+                    sock.setsockopt(socket.IPPROTO_TCP, option, value)
                 if tls is not None:
                     sock = await _handshake(sock, host, tls)
             except BaseException:

@@ -153,7 +153,10 @@ class ObjectWriter(Protocol):
     async def copy_part(
         self, key: str, upload_id: str, number: int, source: ObjectVersion, start: int, stop: int
     ) -> Part:
-        """Make bytes [start, stop) of exactly this version a part, without moving them."""
+        """Make bytes [start, stop) of exactly this version a part, without moving them.
+
+        Raises WriteConflict if source is gone.
+        """
 
     async def complete_upload(
         self,
@@ -164,7 +167,10 @@ class ObjectWriter(Protocol):
         expected: Expected | None,
         write_id: str,
     ) -> str:
-        """Make the object of these parts, in order of their numbers; returns its ETag."""
+        """Make the object of these parts, numbered 1, 2, 3 …; returns its ETag.
+
+        Without gaps, which S3 refuses where parts have checksums (API reference, CompletedPart).
+        """
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         """Give an upload up; one that is gone is no error."""
@@ -184,3 +190,9 @@ class ObjectWriter(Protocol):
 
     async def traits(self, version: ObjectVersion) -> Traits:
         """What is stored beside exactly this version. Raises StaleVersion."""
+
+    async def written(self, key: str, write_id: str) -> str | None:
+        """The ETag of what is at key, if the change of this write_id made it; else None.
+
+        For a change that may have happened although it failed, once it cannot be repeated.
+        """

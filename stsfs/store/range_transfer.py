@@ -6,7 +6,8 @@ import trio
 
 from stsfs.errors import StaleVersion, StoreFailure
 from stsfs.store.counters import KindCount
-from stsfs.store.http_connection import TURN_BYTES, Connection, ConnectionBroken, Head
+from stsfs.store.http_connection import Connection, Head
+from stsfs.store.http_wire import TURN_BYTES, ConnectionBroken
 from stsfs.store.object_store import ObjectVersion, RangeSink
 from stsfs.store.retry import Trouble
 

@@ -17,8 +17,8 @@ _DELAY_MAX_S = 5.0
 class Trouble:
     """The failures of one request so far, and what they allow.
 
-    Progress (a byte that arrived) forgives what came before, so that a long range over a bad
-    connection ends only when nothing moves any more.
+    Progress (a byte that arrived, or left for the first time) forgives what came before, so that a
+    long range over a bad connection ends only when nothing moves any more.
     """
 
     def __init__(self, what: str, *, deadline_s: float) -> None:
@@ -32,6 +32,10 @@ class Trouble:
         """Bytes arrived. Not a checkpoint."""
         self._failures = 0
         self._since_s = trio.current_time()
+
+    def moving(self, spent_s: float) -> None:
+        """Bytes left that had been sent before: time well spent, but no reason to forgive."""
+        self._since_s += spent_s
 
     def may_repair(self) -> bool:
         """Whether the request may go out again at once, after what was wrong has been put right.

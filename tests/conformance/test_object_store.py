@@ -1,137 +1,15 @@
 """What ObjectStore promises, kept by the fake of the tests and by S3Store over two servers."""
 
-import boto3
 import pytest
 import trio
-from botocore.config import Config
-from moto.server import ThreadedMotoServer
 
-from stsfs.credentials.credentials import Credentials
-from stsfs.demo.file_server.server import FileServer
-from stsfs.demo.gate.gate import Gate
-from stsfs.demo.gate.sessions import Session, SessionBook
 from stsfs.errors import StaleVersion
-from stsfs.store.object_store import ObjectVersion
-from stsfs.store.presigned_store import PresignedStore
-from stsfs.store.s3_store import S3Store
-from tests.fakes import MemoryStore, Sink, pattern, read_all
+from tests.conformance.houses import LISTING
+from tests.fakes import Sink, pattern, read_all
 
-KEYS = Session("AKIATEST", "test-secret")
 ODD_NAMES = [" a", "%41", "&<>", "+", "a b", "a'b\"", "a+b", "~*()", "ü/ñ", "日本", "🐭"]
 
-
-class FixedLease:
-    """Keys that do not end."""
-
-    clock_offset_s = 0.0
-
-    def current(self):
-        return Credentials(KEYS.access_key_id, KEYS.secret_access_key)
-
-    async def valid(self):
-        return self.current()
-
-    async def renew_after(self, refused):
-        raise AssertionError("the server refused keys that do not end")
-
-
-class S3House:
-    """A bucket of an S3 server: written by AWS's own client, read by our store."""
-
-    def __init__(self, url, *, write_url=None):
-        self._url = url
-        self._client = boto3.client(
-            "s3",
-            endpoint_url=write_url or url,
-            region_name="us-east-1",
-            aws_access_key_id=KEYS.access_key_id,
-            aws_secret_access_key=KEYS.secret_access_key,
-            config=Config(signature_version="s3v4", s3={"addressing_style": "path"}),
-        )
-        self._client.create_bucket(Bucket="lab")
-        self._stores = []
-
-    def store(self):
-        self._stores.append(
-            S3Store("lab", FixedLease(), endpoint_url=self._url, region="us-east-1")
-        )
-        return self._stores[-1]
-
-    def put(self, key, data):
-        etag = self._client.put_object(Bucket="lab", Key=key, Body=data)["ETag"]
-        return ObjectVersion(1, key, etag, len(data))
-
-    def delete(self, key):
-        self._client.delete_object(Bucket="lab", Key=key)
-
-    def leave(self):
-        for store in self._stores:
-            store.close()
-        self._stores.clear()
-        for listed in self._client.list_objects_v2(Bucket="lab").get("Contents", []):
-            self.delete(listed["Key"])
-
-    def close(self):
-        self._client.close()
-
-
-class SignedHouse(S3House):
-    """The same, read through URLs that AWS's own client signs."""
-
-    def store(self):
-        self._stores.append(PresignedStore(self._url_of))
-        return self._stores[-1]
-
-    async def _url_of(self, key):
-        named = {"Bucket": "lab", "Key": key}
-        return self._client.generate_presigned_url("get_object", Params=named)
-
-
-class MemoryHouse:
-    def __init__(self):
-        self._memory = MemoryStore()
-        self.put, self.delete = self._memory.put, self._memory.delete
-
-    def store(self):
-        return self._memory
-
-    def leave(self):
-        self._memory.objects.clear()
-
-    def close(self):
-        pass
-
-
-LISTING = ["memory", "file server", "moto"]
 lists = pytest.mark.parametrize("made_house", LISTING, indirect=True, scope="module")
-
-
-@pytest.fixture(scope="module", params=[*LISTING, "signed URLs"])
-def made_house(request, tmp_path_factory):
-    if request.param == "memory":
-        yield MemoryHouse()
-    elif request.param == "moto":
-        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        server.start()
-        made = S3House("http://{}:{}".format(*server.get_host_and_port()))
-        yield made
-        made.close()
-        server.stop()
-    else:
-        root = tmp_path_factory.mktemp("s3")
-        (root / "lab").mkdir()
-        book = SessionBook()
-        book.add(KEYS)
-        with FileServer(root) as server, Gate(server.url, book) as gate:
-            made = (S3House if request.param == "file server" else SignedHouse)(gate.url)
-            yield made
-            made.close()
-
-
-@pytest.fixture
-def house(made_house):
-    yield made_house
-    made_house.leave()
 
 
 async def names(store, prefix, *, keys_max=1000, start_after="", delimiter="/"):

@@ -60,6 +60,12 @@ def vendor(radosgw):
 
 
 @pytest.fixture(scope="session")
+def writers_vendor(radosgw):
+    """Of sessions that may do all that Synapse's may on AWS."""
+    return AssumeRoleVendor(radosgw.url, role="writers", demands_acl=False)
+
+
+@pytest.fixture(scope="session")
 def data():
     """Contents by name below the base key."""
     contents = {f"odd/{name}": name.encode() for name in ODD_NAMES}
@@ -106,9 +112,28 @@ def syn_id(stage):
     return made.syn_id
 
 
+@pytest.fixture(scope="session")
+def writers_stage(radosgw, writers_vendor, s3):
+    with FakeSynapse(vendor=writers_vendor, throttle=False) as synapse:
+        yield StrictStage(radosgw, synapse)
+
+
 @pytest.fixture
 def mount(tmp_path, stage):
     """mount(location, *options) -> LiveMount, audited at its end."""
+    with _mounting(tmp_path, stage) as mount:
+        yield mount
+
+
+@pytest.fixture
+def writers_mount(tmp_path, writers_stage):
+    """The same, of folders whose sessions may write."""
+    with _mounting(tmp_path, writers_stage) as mount:
+        yield mount
+
+
+@contextlib.contextmanager
+def _mounting(tmp_path, stage):
     with tempfile.TemporaryDirectory(prefix="stsfs-run-") as runtime, contextlib.ExitStack() as end:
         host = Host(tmp_path, Path(runtime), stage)
 

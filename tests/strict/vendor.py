@@ -56,23 +56,28 @@ def session_policy(bucket, base_key, permission):
     )  # fmt: skip
 
 
-def role_policy():
-    """What the role itself may do, whatever the session policy adds: no object without the ACL."""
+def role_policy(*, demands_acl):
+    """What the role itself may do, whatever the session policy adds."""
+    allow = {"Effect": "Allow", "Resource": "arn:aws:s3:::*"}
+    if not demands_acl:
+        return as_policy(allow | {"Action": _WRITE})
     acl = {"StringEquals": {"s3:x-amz-acl": "bucket-owner-full-control"}}
     puts = ["s3:PutObject", "s3:PutObjectAcl"]
     others = [action for action in _WRITE if action not in puts]
-    allow = {"Effect": "Allow", "Resource": "arn:aws:s3:::*"}
     return as_policy(allow | {"Action": others}, allow | {"Action": puts, "Condition": acl})
 
 
 class AssumeRoleVendor:
     """The fake Synapse's Vendor, over one role, with the policies that Synapse uses.
 
-    `lifetime_s`, whole seconds, counts for the sessions vended from then on.
+    `lifetime_s`, whole seconds, counts for the sessions vended from then on. A role that demands
+    the ACL cannot begin multipart uploads here, nor copy: radosgw 16 knows s3:x-amz-acl for
+    PutObject only.
     """
 
-    def __init__(self, url, lifetime_s=3600):
+    def __init__(self, url, lifetime_s=3600, *, role=ROLE, demands_acl=True):
         self.url, self.lifetime_s, self.vended = url, lifetime_s, 0
+        self._role = role
         self._changed = threading.Condition()
         iam = client("iam", url)
         trust = {
@@ -80,8 +85,9 @@ class AssumeRoleVendor:
             "Principal": {"AWS": ["arn:aws:iam:::user/admin"]},
             "Action": ["sts:AssumeRole"],
         }
-        iam.create_role(RoleName=ROLE, Path="/", AssumeRolePolicyDocument=as_policy(trust))
-        iam.put_role_policy(RoleName=ROLE, PolicyName="synapse", PolicyDocument=role_policy())
+        iam.create_role(RoleName=role, Path="/", AssumeRolePolicyDocument=as_policy(trust))
+        policy = role_policy(demands_acl=demands_acl)
+        iam.put_role_policy(RoleName=role, PolicyName="synapse", PolicyDocument=policy)
         iam.close()
 
     def wait_for(self, count):
@@ -92,7 +98,7 @@ class AssumeRoleVendor:
     def vend(self, bucket, base_key, permission, session_name):
         sts = client("sts", self.url)
         made = sts.assume_role(
-            RoleArn=f"arn:aws:iam:::role/{ROLE}",
+            RoleArn=f"arn:aws:iam:::role/{self._role}",
             RoleSessionName=session_name,
             DurationSeconds=int(self.lifetime_s),
             Policy=session_policy(bucket, base_key, permission),

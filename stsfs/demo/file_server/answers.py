@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 
 from stsfs.demo.file_server import uploads
+from stsfs.demo.file_server.checksums import ALGORITHM, HEADER, Checksum
 from stsfs.demo.file_server.listing import Lister, iso_time, list_objects_v2
 from stsfs.demo.file_server.store import (
     PRECONDITION_FAILED,
+    STORAGE_CLASS,
     BucketDirectory,
     Conditions,
     FileStore,
@@ -71,7 +73,8 @@ class Operations:
                 bucket.delete(key, Conditions(head.header("if-match")))
                 return Answer(204)
             case "POST" if "uploads" in params:
-                upload_id = uploads.create(bucket, key, _metadata(head))
+                algorithm = head.header(ALGORITHM)
+                upload_id = uploads.create(bucket, key, _metadata(head), algorithm)
                 return _xml("InitiateMultipartUploadResult", _named(head, UploadId=upload_id))
             case "POST" if "uploadId" in params:
                 status = uploads.complete(
@@ -119,18 +122,20 @@ class Operations:
         if copies:
             pieces, copied = self._source(head)
             if head.header("x-amz-metadata-directive").upper() != "REPLACE":
-                stored = copied
+                copied.pop(STORAGE_CLASS, None)  # does not travel, other than the rest
+                stored = copied | {n: v for n, v in stored.items() if n == STORAGE_CLASS}
+        checksum = Checksum(head.header(HEADER))
         if part:
             number, upload_id = head.params["partNumber"], head.params.get("uploadId", "")
-            etag = uploads.put_part(bucket, key, upload_id, number, pieces)
+            etag = uploads.put_part(bucket, key, upload_id, number, pieces, checksum)
         else:
-            staged = bucket.stage(pieces)
+            staged = bucket.stage(checksum.over(pieces))
             etag = bucket.etag_of(bucket.publish(key, staged, stored, _conditions(head)))
         if not copies:
-            return Answer(headers=[("etag", etag)])
+            return Answer(headers=[("etag", etag), *checksum.headers()])
         element = "CopyPartResult" if part else "CopyObjectResult"
         modified = f"<LastModified>{iso_time(int(time.time()))}</LastModified>"
-        return _xml(element, f"<ETag>{xml_text(etag)}</ETag>{modified}")
+        return _xml(element, f"<ETag>{xml_text(etag)}</ETag>{modified}{checksum.element()}")
 
     def _source(self, head: RequestHead) -> tuple[Iterator[bytes], dict[str, str]]:
         """The bytes and metadata a copy reads. Raises Refused."""
@@ -251,6 +256,7 @@ def _metadata(head: RequestHead) -> dict[str, str]:
     return {
         name: value for name, value in head.headers
         if name == "content-type" or name.startswith("x-amz-meta-")
+        or (name == STORAGE_CLASS and value != "STANDARD")
     }  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from urllib.parse import quote_plus
 from stsfs.demo.file_server.store import (
     HIDDEN_PREFIX,
     BucketDirectory,
-    EtagOf,
     Refused,
     is_plain,
 )
@@ -223,22 +222,22 @@ def list_objects_v2(
         for element, value in echoed.items()
         if value or element == "Prefix"
     )
-    entries = _entries(page, text, bucket.etag_of)
+    entries = _entries(page, text, bucket)
     document = f"<ListBucketResult {XMLNS}>{head}{entries}</ListBucketResult>"
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{document}'.encode("utf-8", "surrogateescape")
 
 
-def _entries(page: Page, text: Callable[[bytes], str], etag_of: EtagOf) -> str:
+def _entries(page: Page, text: Callable[[bytes], str], bucket: BucketDirectory) -> str:
     contents, prefixes = [], []
     for key, status in page.entries:
         if status is None:
             prefixes.append(f"<CommonPrefixes><Prefix>{text(key)}</Prefix></CommonPrefixes>")
             continue
-        etag = etag_of(status).replace('"', "&quot;")
+        etag = bucket.etag_of(status).replace('"', "&quot;")
         contents.append(
             f"<Contents><Key>{text(key)}</Key>"
             f"<LastModified>{iso_time(int(status.st_mtime))}</LastModified>"
             f"<ETag>{etag}</ETag><Size>{status.st_size}</Size>"
-            "<StorageClass>STANDARD</StorageClass></Contents>"
+            f"<StorageClass>{bucket.storage_class_of_listed(key)}</StorageClass></Contents>"
         )
     return "".join(contents + prefixes)

@@ -24,6 +24,10 @@ _ODD, _STAGING, UPLOADS = b".s3-odd", b".s3-staging", b".s3-uploads"
 _KEY_SUFFIX = b".key"
 _COMPONENT_BYTES_MAX = 255
 _METADATA_XATTR = "user.s3"
+_CLASSES = b".s3-classes"
+"""Lies in a bucket that has objects of other storage classes than the usual one."""
+
+STORAGE_CLASS = "x-amz-storage-class"
 
 NO_SUCH_KEY = Refusal(404, "NoSuchKey", "The specified key does not exist.")
 PRECONDITION_FAILED = Refusal(
@@ -93,6 +97,7 @@ class BucketDirectory:
         self.lock = threading.RLock()
         self._odd: dict[bytes, bytes] = {}
         self._odd_sorted: list[bytes] | None = None
+        self._has_classes = os.path.exists(os.path.join(path, _CLASSES))
         self._load_odd()
 
     def odd_keys(self) -> list[bytes]:
@@ -117,6 +122,13 @@ class BucketDirectory:
     def status_of_listed(self, key: bytes) -> os.stat_result | None:
         """The same for a key that is known to be odd or plain, without another look at it."""
         return _file_status(self._odd.get(key) or self.path + b"/" + key)
+
+    def storage_class_of_listed(self, key: bytes) -> str:
+        """The storage class of an object, as a listing shows it."""
+        if not self._has_classes:
+            return "STANDARD"
+        path = self._odd.get(key) or self.path + b"/" + key
+        return read_metadata(path).get(STORAGE_CLASS, "STANDARD")
 
     def open(self, key: bytes) -> tuple[int, os.stat_result]:
         """Open an object for reading; the caller closes. Raises Refused."""
@@ -158,6 +170,9 @@ class BucketDirectory:
         try:
             if metadata:
                 os.setxattr(staged, _METADATA_XATTR, json.dumps(dict(metadata)).encode())
+            if STORAGE_CLASS in metadata and not self._has_classes:
+                Path(os.fsdecode(os.path.join(self.path, _CLASSES))).touch()
+                self._has_classes = True
             with self.lock:
                 current = self.status(key)
                 conditions.check(self.etag_of(current) if current else None)

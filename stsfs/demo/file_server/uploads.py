@@ -6,7 +6,9 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
+from stsfs.demo.file_server.checksums import Checksum
 from stsfs.demo.file_server.store import (
     UPLOADS,
     BucketDirectory,
@@ -20,6 +22,8 @@ PART_BYTES_MIN = 5 * 1024 * 1024
 """What S3 demands of every part but the last."""
 
 PART_NUMBER_MAX = 10_000
+_COPIED_AT_ONCE_BYTES = 64 * 1024 * 1024
+_CHECKSUM_XATTR = "user.s3-crc32c"
 _PART = re.compile(rb"<Part>.*?</Part>", re.DOTALL)
 _UPLOAD_ID = re.compile("[0-9a-f]{32}")
 
@@ -29,33 +33,53 @@ _INVALID_PART = Refusal(
 )
 
 
-def create(bucket: BucketDirectory, key: bytes, metadata: Mapping[str, str]) -> str:
-    """Begin an upload; return its id."""
+class _Upload(NamedTuple):
+    """What was said when an upload began."""
+
+    directory: bytes
+    metadata: Mapping[str, str]
+    checked: bool
+    """Its parts have checksums, and are completed with them."""
+
+
+def create(
+    bucket: BucketDirectory, key: bytes, metadata: Mapping[str, str], algorithm: str = ""
+) -> str:
+    """Begin an upload; return its id. Of the checksum algorithms, CRC32C is known."""
     upload_id = uuid.uuid4().hex
     directory = os.path.join(bucket.path, UPLOADS, upload_id.encode())
     os.makedirs(directory)
     with open(os.path.join(directory, b"upload.json"), "w") as file:
-        json.dump({"key": key.hex(), "metadata": dict(metadata)}, file)
+        checked = algorithm.upper() == "CRC32C"
+        json.dump({"key": key.hex(), "metadata": dict(metadata), "checked": checked}, file)
     return upload_id
 
 
 def put_part(
-    bucket: BucketDirectory, key: bytes, upload_id: str, number: str, pieces: Iterable[bytes]
+    bucket: BucketDirectory,
+    key: bytes,
+    upload_id: str,
+    number: str,
+    pieces: Iterable[bytes],
+    checksum: Checksum,
 ) -> str:
     """Store a part, in place of one with the same number; return its ETag. Raises Refused."""
-    directory, _ = _upload(bucket, key, upload_id)
+    upload = _upload(bucket, key, upload_id)
     if not number.isdecimal() or not 1 <= int(number) <= PART_NUMBER_MAX:
         message = "Part number must be an integer between 1 and 10000, inclusive"
         raise Refused(Refusal(400, "InvalidArgument", message))
-    staged = bucket.stage(pieces)
-    path = _part_path(directory, int(number))
+    checksum.wanted = checksum.wanted or upload.checked
+    staged = bucket.stage(checksum.over(pieces))
+    if checksum.value:
+        os.setxattr(staged, _CHECKSUM_XATTR, checksum.value.encode())
+    path = _part_path(upload.directory, int(number))
     os.replace(staged, path)
     return bucket.etag_of(os.stat(path))
 
 
 def parts(bucket: BucketDirectory, key: bytes, upload_id: str) -> list[tuple[int, os.stat_result]]:
     """The parts stored so far, by number. Raises Refused."""
-    directory, _ = _upload(bucket, key, upload_id)
+    directory = _upload(bucket, key, upload_id).directory
     numbers = sorted(int(name) for name in os.listdir(directory) if name.isdigit())
     return [(number, os.stat(_part_path(directory, number))) for number in numbers]
 
@@ -70,24 +94,24 @@ def complete(
     part_bytes_min: int,
 ) -> os.stat_result:
     """Join the parts that the document names into the object. Raises Refused."""
-    directory, metadata = _upload(bucket, key, upload_id)
-    chosen = _chosen_parts(bucket, directory, document, part_bytes_min)
+    upload = _upload(bucket, key, upload_id)
+    chosen = _chosen_parts(bucket, upload, document, part_bytes_min)
     current = bucket.status(key)
     conditions.check(bucket.etag_of(current) if current else None)
     fd, staged = bucket.staging_file()
     with os.fdopen(fd, "wb") as target:
         for path in chosen:
             with open(path, "rb") as source:
-                shutil.copyfileobj(source, target, 1024 * 1024)
-    status = bucket.publish(key, staged, metadata, conditions)
-    shutil.rmtree(directory)
+                while os.sendfile(target.fileno(), source.fileno(), None, _COPIED_AT_ONCE_BYTES):
+                    pass
+    status = bucket.publish(key, staged, upload.metadata, conditions)
+    shutil.rmtree(upload.directory)
     return status
 
 
 def abort(bucket: BucketDirectory, key: bytes, upload_id: str) -> None:
     """Forget an upload and its parts. Raises Refused."""
-    directory, _ = _upload(bucket, key, upload_id)
-    shutil.rmtree(directory)
+    shutil.rmtree(_upload(bucket, key, upload_id).directory)
 
 
 def pending(bucket: BucketDirectory) -> list[tuple[bytes, str]]:
@@ -102,18 +126,19 @@ def pending(bucket: BucketDirectory) -> list[tuple[bytes, str]]:
 
 
 def _chosen_parts(
-    bucket: BucketDirectory, directory: bytes, document: bytes, part_bytes_min: int
+    bucket: BucketDirectory, upload: _Upload, document: bytes, part_bytes_min: int
 ) -> list[bytes]:
     paths, last_number = [], 0
     found = _PART.findall(document)
     for position, part in enumerate(found, 1):
         number, etag = int(xml_values(part, "PartNumber")[0]), xml_values(part, "ETag")[0]
-        path = _part_path(directory, number)
+        path = _part_path(upload.directory, number)
         if not os.path.exists(path):
             raise Refused(_INVALID_PART)
         status = os.stat(path)
         if not etag_matches(etag, bucket.etag_of(status)):
             raise Refused(_INVALID_PART)
+        _check(upload, path, part, number, position)
         if number <= last_number:
             message = "The list of parts was not in ascending order."
             raise Refused(Refusal(400, "InvalidPartOrder", message))
@@ -127,7 +152,29 @@ def _chosen_parts(
     return paths
 
 
-def _upload(bucket: BucketDirectory, key: bytes, upload_id: str) -> tuple[bytes, Mapping[str, str]]:
+def _check(upload: _Upload, path: bytes, part: bytes, number: int, position: int) -> None:
+    """Refuse a part whose checksum is another one, or is missing where it must be told.
+
+    Sources: CompletedPart in the S3 API reference, on gaps between numbers; "The upload was
+    created using a crc32c checksum" is how AWS answers where one is missing.
+    """
+    told = xml_values(part, "ChecksumCRC32C")
+    try:
+        stored = os.getxattr(path, _CHECKSUM_XATTR).decode()
+    except OSError:
+        stored = ""
+    if told and told[0] != stored:
+        raise Refused(_INVALID_PART)
+    if upload.checked and not told:
+        message = "The upload was created using a crc32c checksum. The complete request must "
+        message += f"include the checksum for each part. It was missing for part {number}."
+        raise Refused(Refusal(400, "InvalidRequest", message))
+    if upload.checked and number != position:
+        message = "Parts with checksums have consecutive numbers."
+        raise Refused(Refusal(500, "InternalError", message))
+
+
+def _upload(bucket: BucketDirectory, key: bytes, upload_id: str) -> _Upload:
     directory = os.path.join(bucket.path, UPLOADS, upload_id.encode())
     if not _UPLOAD_ID.fullmatch(upload_id) or not os.path.isdir(directory):
         raise Refused(_NO_SUCH_UPLOAD)
@@ -135,8 +182,7 @@ def _upload(bucket: BucketDirectory, key: bytes, upload_id: str) -> tuple[bytes,
         upload = json.load(file)
     if bytes.fromhex(upload["key"]) != key:
         raise Refused(_NO_SUCH_UPLOAD)
-    metadata: dict[str, str] = upload["metadata"]
-    return directory, metadata
+    return _Upload(directory, upload["metadata"], upload["checked"])
 
 
 def _part_path(directory: bytes, number: int) -> bytes:

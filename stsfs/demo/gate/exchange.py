@@ -4,11 +4,22 @@ import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from typing import Literal
 
 import trio
 
 from stsfs.demo.gate import session_policy, sigv4_check
-from stsfs.demo.gate.faults import Answer, CutBody, Effect, FaultPlan, Hangup, Region, Stall
+from stsfs.demo.gate.faults import (
+    Answer,
+    CutBody,
+    Effect,
+    FaultPlan,
+    Hangup,
+    Hold,
+    LoseAnswer,
+    Region,
+    Stall,
+)
 from stsfs.demo.gate.sessions import KeyRing, Session
 from stsfs.demo.gate.trio_wire import ConnectionLost, Wire
 from stsfs.demo.request_log import RequestLog, SeenRequest, kind_of
@@ -143,6 +154,8 @@ class _Connection:
         for effect in effects:
             if isinstance(effect, Stall) and effect.after_bytes is None:
                 await trio.sleep(effect.seconds_s)
+        if not await _held(effects, "request"):
+            return False
         if refusal is not None:
             return await self._refuse_early(head, raw_head, record, refusal)
         order = _Order(head, raw_head, verdict.session, verdict.payload_hash, record, effects)
@@ -194,6 +207,12 @@ class _Connection:
             gone = Refusal(503, "ServiceUnavailable", f"upstream: {exc}")
             await self._refuse(head, order.record, gone, keep=False)
             return False
+        if any(isinstance(effect, LoseAnswer) for effect in order.effects):
+            order.record.status = parse_response(raw_response).status
+            self._drop_upstream()
+            return False
+        if not await _held(order.effects, "answer"):
+            return False
         return await self._relay_answer(order, raw_response)
 
     async def _ask(self, order: _Order) -> bytes:
@@ -227,7 +246,7 @@ class _Connection:
         response = parse_response(raw_response)
         masked = (
             response.status == 404
-            and record.kind in ("GET", "HEAD")
+            and record.kind in ("GET", "HEAD", "COPY")  # of a copy, the source is missing
             and bool(head.key)
             and session_policy.hides_missing_keys(order.session)
         )
@@ -303,6 +322,12 @@ class _Connection:
         if self._upstream is not None:
             self._upstream.close()
             self._upstream = None
+
+
+async def _held(effects: Iterable[Effect], before: Literal["request", "answer"]) -> bool:
+    """Wait while a test wants that; return whether to go on."""
+    holds = [each for each in effects if isinstance(each, Hold) and each.before == before]
+    return all([await each.wait() for each in holds])
 
 
 def _injected(effects: Iterable[Effect], signed_region: str) -> Refusal | None:

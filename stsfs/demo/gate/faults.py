@@ -4,6 +4,9 @@ import random
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
+
+import trio
 
 from stsfs.demo.s3_wire import Refusal
 
@@ -49,6 +52,42 @@ class Hangup:
 
 
 @dataclass(frozen=True, slots=True)
+class LoseAnswer:
+    """Forward the request, and close the connection instead of passing the answer on."""
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """Be silent until a test lets go: before the request is forwarded, or before its answer is.
+
+    Meanwhile upstream has not got the request, or has carried it out.
+    """
+
+    before: Literal["request", "answer"]
+    goes_on: bool = True
+    """What `let_go` has said: whether to go on, or to close the connection."""
+
+    _reached: threading.Event = field(default_factory=threading.Event)
+    _let_go: threading.Event = field(default_factory=threading.Event)
+
+    def wait_reached(self, timeout_s: float) -> None:
+        """Block until a request is held. Raises TimeoutError."""
+        if not self._reached.wait(timeout_s):
+            raise TimeoutError(f"no request to hold came within {timeout_s} s")
+
+    def let_go(self, *, goes_on: bool = True) -> None:
+        """End the silence, of requests to come as well; not goes_on: without an answer."""
+        self.goes_on = goes_on
+        self._let_go.set()
+
+    async def wait(self) -> bool:
+        """Hold a request in the gate's loop; return whether to go on with it."""
+        self._reached.set()
+        await trio.to_thread.run_sync(self._let_go.wait, abandon_on_cancel=True)
+        return self.goes_on
+
+
+@dataclass(frozen=True, slots=True)
 class Region:
     """The bucket lives in this region: requests signed for another one are sent away."""
 
@@ -70,7 +109,7 @@ class Region:
         return Refusal(400, code, message, {"Region": self.region}, headers)
 
 
-Effect = Answer | CutBody | Stall | Hangup | Region
+Effect = Answer | CutBody | Stall | Hangup | LoseAnswer | Hold | Region
 
 
 @dataclass(slots=True, eq=False)
@@ -132,8 +171,11 @@ class FaultPlan:
             self._rules = [each for each in self._rules if each is not rule]
 
     def clear(self) -> None:
-        """End all rules."""
+        """End all rules; what is held loses its connection."""
         with self._lock:
+            for rule in self._rules:
+                if isinstance(rule.effect, Hold):
+                    rule.effect.let_go(goes_on=False)
             self._rules.clear()
 
     def effects(self, kind: str, key: str, signed_region: str = "") -> list[Effect]:
@@ -185,6 +227,22 @@ class FaultPlan:
     ) -> Rule:  # fmt: skip
         """Close the connection without an answer."""
         return self.add(Rule(Hangup(), every, limit, frozenset(kinds), key_prefix))
+
+    def lose_answer(
+        self, every: int = 1, *, kinds: Iterable[str] = (), key_prefix: str = "",
+        limit: int | None = None,
+    ) -> Rule:  # fmt: skip
+        """Let the request happen, and close the connection without its answer."""
+        return self.add(Rule(LoseAnswer(), every, limit, frozenset(kinds), key_prefix))
+
+    def hold(
+        self, before: Literal["request", "answer"], nth: int = 1, *, kinds: Iterable[str] = (),
+        key_prefix: str = "",
+    ) -> Hold:  # fmt: skip
+        """Hold the n-th matching request, and no other, until the test lets it go."""
+        effect = Hold(before)
+        self.add(Rule(effect, nth, 1, frozenset(kinds), key_prefix))
+        return effect
 
     def wrong_region(self, region: str, *, status: int = 400) -> Rule:
         """Put the bucket into `region`: whoever signs for another is told so."""

@@ -87,7 +87,7 @@ def decide(action: Action, session: Session) -> Refusal | None:
         # With a base key the action is granted on a key's ARN, where it never applies.
         whole_bucket = not session.base_key and session.permission == "read_write"
         return None if whole_bucket else denied
-    if action.name not in allowed:
+    if action.name not in allowed or action.name in session.withheld:
         return denied
     if action.name != "DeleteObjects" and not _within(action.key, session.base_key):
         return denied

@@ -35,6 +35,9 @@ class Session:
     permission: Permission | None = None
     """None for static keys with full access, to which no session policy applies."""
 
+    withheld: frozenset[str] = frozenset()
+    """Operations that the role's own policy leaves out, in S3's words: `DeleteObject`, …"""
+
     def expired(self, now_unix_s: float) -> bool:
         """Whether the session is over at that wall-clock time."""
         return self.expires_at_unix_s is not None and now_unix_s >= self.expires_at_unix_s
@@ -48,9 +51,13 @@ class KeyRing(Protocol):
 
 
 class SessionBook:
-    """A thread-safe KeyRing that also makes sessions, shaped as AWS STS shapes them."""
+    """A thread-safe KeyRing that also makes sessions, shaped as AWS STS shapes them.
+
+    `withheld` counts for the sessions made from then on.
+    """
 
     def __init__(self, *, now_unix_s: Callable[[], float] = time.time) -> None:
+        self.withheld: frozenset[str] = frozenset()
         self._now_unix_s = now_unix_s
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
@@ -84,6 +91,7 @@ class SessionBook:
                 bucket=bucket,
                 base_key=base_key,
                 permission=permission,
+                withheld=self.withheld,
             )
         )
 

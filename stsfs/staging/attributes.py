@@ -1,0 +1,227 @@
+"""Modes and times that were set here, by key and ETag: an object store has no room for them.
+
+One SQLite file of the user, shared by all mounts. Whatever goes wrong with it costs modes and
+times, never data: it is begun anew where it is damaged, and done without where it cannot be used.
+"""
+
+import contextlib
+import fcntl
+import logging
+import math
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stsfs.staging.attribute_rows import (
+    SURPLUS_SHARE,
+    AttributeRows,
+    Attributes,
+    Location,
+    directory_of,
+    is_broken,
+    remove_database,
+)
+
+log = logging.getLogger(__name__)
+
+WAITING_MAX = 100_000
+"""Changes that may wait for the disk; beyond them changes are dropped."""
+
+BATCH_MAX = 1000
+"""Changes in one transaction: other mounts wait for it."""
+
+GATHER_S = 0.05
+"""So long a change waits for others, unless somebody asks: a transaction costs more than a row."""
+
+ROWS_MAX = 1_000_000
+TIME_LIMIT_NS = 1 << 63
+QUIET_S = 3600.0
+"""Between two warnings."""
+
+_Answer = dict[str, Attributes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    apply: Callable[[AttributeRows], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    ask: Callable[[AttributeRows], _Answer]
+    answer: "Future[_Answer]" = field(default_factory=Future)
+
+
+class AttributeIndex:
+    """What was set of files; see `AttributeRows` for what the rows mean.
+
+    Changes return at once, from any thread, and are written by a thread of ours in their order,
+    a moment later; questions wait for the changes before them. Raises nothing.
+    """
+
+    def __init__(self, path: Path, *, rows_max: int = ROWS_MAX) -> None:
+        self._path, self._rows_max = path, rows_max
+        self._waiting: queue.Queue[_Change | _Question | None] = queue.Queue(WAITING_MAX)
+        self._rows: AttributeRows | None = None
+        self._quiet_until_s = -math.inf
+        self._uncounted = 0
+        self._closing, self._is_closed = threading.Lock(), False
+        self._hurry = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="attributes", daemon=True)
+        self._thread.start()
+
+    def of_keys(self, location: Location, first_key: str, last_key: str) -> dict[str, Attributes]:
+        """What is known of the keys from the first to the last, both in one directory.
+
+        Blocks; to be called in a thread.
+        """
+        assert directory_of(first_key) == directory_of(last_key)
+        question = _Question(lambda rows: rows.of_keys(location, first_key, last_key))
+        with self._closing:
+            if self._is_closed:
+                return {}
+            self._waiting.put(question)
+            self._hurry.set()
+        return question.answer.result()
+
+    def put(
+        self,
+        location: Location,
+        key: str,
+        etag: str,
+        *,
+        mode: int | None,
+        mtime_ns: int | None,
+    ) -> None:
+        """Note what was set of a version, in place of what was known of the key."""
+        if mtime_ns is not None and not -TIME_LIMIT_NS <= mtime_ns < TIME_LIMIT_NS:
+            mtime_ns = None  # some three hundred years from 1970: SQLite has no place for it
+        self._change(lambda rows: rows.put(location, key, Attributes(etag, mode, mtime_ns)))
+
+    def forget(self, location: Location, key: str) -> None:
+        """Note that nothing is known of a key."""
+        self._change(lambda rows: rows.forget(location, key))
+
+    def move(self, location: Location, old_key: str, new_key: str, new_etag: str) -> None:
+        """Note that an object has another key now, and this ETag."""
+        self._change(lambda rows: rows.move(location, old_key, new_key, new_etag))
+
+    def move_prefix(self, location: Location, old_prefix: str, new_prefix: str) -> None:
+        """Note that all below old_prefix (`dir/`) is below new_prefix now, with the ETags it has.
+
+        The directory's own key `dir/` is moved as well.
+        """
+        self._change(lambda rows: rows.move_prefix(location, old_prefix, new_prefix))
+
+    def close(self) -> None:
+        """Write what waits, and end: what is set later is lost. Blocks."""
+        with self._closing:
+            self._is_closed = True
+            self._waiting.put(None)
+            self._hurry.set()
+        self._thread.join()
+
+    def _change(self, apply: Callable[[AttributeRows], None]) -> None:
+        try:
+            self._waiting.put_nowait(_Change(apply))
+        except queue.Full:
+            self._warn("more is set than it can take")
+
+    def _work(self) -> None:
+        """The life of the thread that owns the connection."""
+        is_open = True
+        while is_open:
+            batch = [self._waiting.get()]
+            if isinstance(batch[0], _Change):
+                self._hurry.wait(GATHER_S)
+            self._hurry.clear()  # before the rest is taken: who sets it has put something there
+            while len(batch) < BATCH_MAX and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            is_open = None not in batch
+            tasks = [each for each in batch if each is not None]
+            self._do_somehow(tasks)
+            for task in tasks:
+                if isinstance(task, _Question) and not task.answer.done():
+                    task.answer.set_result({})
+        self._end_connection()
+
+    def _do_somehow(self, tasks: Sequence[_Change | _Question]) -> None:
+        """Do what was asked, in a new file if the old one is damaged, or not at all."""
+        try:
+            try:
+                self._do(tasks)
+            except sqlite3.Error as exc:
+                if not is_broken(exc):
+                    raise
+                self._warn(str(exc))
+                self._begin_anew()
+                self._do(tasks)
+        except (sqlite3.Error, OSError) as exc:
+            self._warn(str(exc))
+            self._end_connection()
+
+    def _do(self, tasks: Sequence[_Change | _Question]) -> None:
+        rows = self._connected()
+        changes = sum(isinstance(task, _Change) for task in tasks)
+        answers = []
+        # Questions alone wait for nobody.
+        with rows.writing() if changes else contextlib.nullcontext():
+            for task in tasks:
+                if isinstance(task, _Change):
+                    task.apply(rows)
+                else:
+                    answers.append((task.answer, task.ask(rows)))
+            self._uncounted += changes
+            if self._uncounted >= self._rows_max // SURPLUS_SHARE:
+                rows.drop_oldest(self._rows_max)
+                self._uncounted = 0
+        for future, answer in answers:  # now what they tell is there for other mounts, too
+            future.set_result(answer)
+
+    def _connected(self) -> AttributeRows:
+        """A connection to the file that lies there now. Raises sqlite3.Error and OSError."""
+        if self._rows is not None and not self._rows.is_current:
+            self._end_connection()
+        if self._rows is None:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._locked():
+                self._rows = AttributeRows(self._path)
+            self._uncounted = self._rows_max  # nobody has counted what was there
+        return self._rows
+
+    def _begin_anew(self) -> None:
+        """Remove the file, unless another mount has done so. Raises sqlite3.Error and OSError."""
+        with self._locked():
+            if self._rows is None:
+                try:
+                    AttributeRows(self._path).close()
+                except sqlite3.DatabaseError:
+                    remove_database(self._path)
+            elif self._rows.is_current:
+                remove_database(self._path)
+        self._end_connection()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One mount at a time makes, or removes, the file: SQLite does not wait there."""
+        lock = self._path.with_name(self._path.name + ".lock")
+        with open(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _end_connection(self) -> None:
+        if self._rows is not None:
+            self._rows.close()
+            self._rows = None
+
+    def _warn(self, why: str) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._quiet_until_s:
+            self._quiet_until_s = now_s + QUIET_S
+            log.warning("modes and times that were set may be lost (%s): %s", self._path, why)

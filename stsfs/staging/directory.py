@@ -1,0 +1,166 @@
+"""The staging directory of one process, and what processes that died have left beside it.
+
+NAMED/stsfs-staging-UID/.lock          held for a few file operations, by whoever takes over
+NAMED/stsfs-staging-UID/OWNER/         see `owner`
+NAMED/stsfs-staging-UID/OWNER/ID.*     see `file` and `moves`
+"""
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from stsfs.errors import BadArgument
+from stsfs.staging import left
+from stsfs.staging.file import MOVE_SUFFIX, StagingFile, sync_directory
+from stsfs.staging.left import Left, LeftBehind, LeftMove, part_of_user
+from stsfs.staging.moves import MoveJournal, MoveRecord
+from stsfs.staging.owner import OwnerInfo, Ownership, locked
+from stsfs.staging.room import Room, translated
+
+ID_BYTES = 6
+
+
+class StagingDirectory:
+    """Where one process keeps what S3 has not got yet. Every method may block.
+
+    Raises StagingFull and StagingFailure, where nothing else is said.
+    """
+
+    def __init__(self, part: Path, path: Path, ownership: Ownership) -> None:
+        self.path = path
+        """Of this process alone."""
+
+        self._part, self._ownership = part, ownership
+        self._room = Room(path)
+        self._is_closed = False
+
+    @classmethod
+    def open(cls, named: Path, *, mount_path: Path | None = None) -> "StagingDirectory":
+        """Begin a directory of this process below the one that the user named.
+
+        Raises BadArgument where that cannot be: not a directory, not ours, not writable.
+        """
+        part = part_of_user(named)
+        try:
+            _prepare(part)
+            path = part / secrets.token_hex(ID_BYTES)
+            with locked(part):
+                path.mkdir(mode=0o700)
+                ownership = Ownership.begin(path, OwnerInfo.of_this_process(mount_path))
+            # Records that are forced to the disk need the names above them there.
+            for each in (path, part, named):
+                sync_directory(each)
+        except OSError as exc:
+            raise _unusable(named, exc) from exc
+        return cls(part, path, ownership)
+
+    def create(self) -> StagingFile:
+        """A new, empty staging file."""
+        return StagingFile.create(self.path / secrets.token_hex(ID_BYTES), self._room)
+
+    def create_move(self, record: MoveRecord) -> MoveJournal:
+        """Write down a move before its first request; it is on the disk afterwards."""
+        return MoveJournal.create(self.path / secrets.token_hex(ID_BYTES), record)
+
+    def left_behind(
+        self, location_uri: str | None = None, endpoint_url: str | None = None
+    ) -> list[Left]:
+        """What processes that died have left, oldest first; of one location, or of all.
+
+        Damaged files belong to no location, and so are found only where all are asked for. What
+        is no file of ours, or only the rest of one, is passed over, or removed.
+        """
+        with translated(self._part), locked(self._part):
+            left.sweep(self._part)
+            found = left.look(self._part)
+        return [
+            each
+            for each in found
+            if each.owner.state == "dead"
+            and (location_uri is None or each.belongs_to(location_uri, endpoint_url))
+        ]
+
+    def adopt(self, found: LeftBehind) -> StagingFile | None:
+        """Take over what a dead process left; None if somebody else has done so, or it lives.
+
+        An owner `elsewhere` is taken over as well: the caller knows that it is dead.
+        """
+        stem = self._take_over(found)
+        return None if stem is None else StagingFile(stem, self._room)
+
+    def adopt_move(self, found: LeftMove) -> MoveJournal | None:
+        """The same for a move that was not finished."""
+        stem = self._take_over(found)
+        return None if stem is None else MoveJournal(stem.with_name(stem.name + MOVE_SUFFIX))
+
+    def close(self) -> None:
+        """Give up the ownership: whatever is left here is left behind."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            with translated(self._part), locked(self._part):
+                left.remove_if_empty(self.path)
+        finally:
+            self._ownership.end()
+
+    def _take_over(self, found: Left) -> Path | None:
+        """Rename what there is of it into our own directory; the stem it has there, or None.
+
+        A crash between two renames leaves the parts with two owners: see `left`.
+        """
+        owners = {path.parent for path in found.parts}
+        moved: list[tuple[Path, Path]] = []
+        with translated(found.parts[0]), locked(self._part), contextlib.ExitStack() as held:
+            if not all(_hold(owner, held) for owner in owners):
+                return None
+            try:
+                for source in found.parts:
+                    target = self.path / source.name
+                    source.rename(target)
+                    moved.append((source, target))
+            except OSError as exc:
+                for source, target in moved:
+                    target.rename(source)
+                if isinstance(exc, FileNotFoundError):
+                    return None
+                raise
+            sync_directory(self.path)
+            for owner in owners:
+                left.remove_if_empty(owner)
+        return self.path / found.id
+
+
+def _hold(owner: Path, held: contextlib.ExitStack) -> bool:
+    """Hold the lock of a dead owner until `held` ends; False if it lives, or is gone."""
+    try:
+        ownership = Ownership.take(owner)
+    except FileNotFoundError:
+        return owner.is_dir()  # it died before it had a lock
+    if ownership is None:
+        return False
+    held.callback(ownership.end)
+    return True
+
+
+def _prepare(part: Path) -> None:
+    """Create what is missing. Raises OSError, and BadArgument for what belongs to others."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        part.mkdir(mode=0o700)
+    status = part.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise BadArgument(
+            f"{part} is not a directory of ours.", remedy="Name another --staging-dir."
+        )
+    if status.st_mode & 0o077:
+        part.chmod(0o700)
+
+
+def _unusable(named: Path, exc: OSError) -> BadArgument:
+    return BadArgument(
+        f"{named} cannot hold what is being written: {exc.strerror or exc}.",
+        remedy="Name a directory of yours on a local disk with --staging-dir.",
+    )

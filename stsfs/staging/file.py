@@ -1,0 +1,230 @@
+"""One staging file: bytes on the local disk, and beside them the record of what they are.
+
+`ID.data` has the bytes, `ID.json` the record. The record is replaced in one step, and goes after
+the data: whatever is interrupted, a record with data is a record of that data, and a record
+without data is the rest of something that was given up.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stsfs.errors import StagingFailure
+from stsfs.staging.record import DamagedRecord, Fields, Record, parse_json
+from stsfs.staging.room import Room, translated
+
+DATA_SUFFIX, RECORD_SUFFIX, MOVE_SUFFIX, NEW_SUFFIX = ".data", ".json", ".move", ".new"
+
+RECORD_BYTES_MAX = 256 << 20
+"""Beyond this a file is no record of ours, and is not read."""
+
+UNKNOWN = "unknown"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A record as it lies on disk."""
+
+    record: Record
+    is_certain: bool
+    """Whether the bytes are sure to be those that were written. They are not where the machine
+    went down before they were forced to its disk: the record may be there, and bytes missing."""
+
+
+class StagingFile:
+    """The bytes of one file that is being written.
+
+    Every method may block, and may be called by several threads at a time; they raise StagingFull
+    and StagingFailure. Nothing may be called after `discard`.
+    """
+
+    def __init__(self, stem: Path, room: Room, descriptor: int = -1) -> None:
+        self._room = room
+        # Texts, because a path object costs as much as a system call.
+        self._data, self._record = f"{stem}{DATA_SUFFIX}", f"{stem}{RECORD_SUFFIX}"
+        self._lock, self._keeping = threading.Lock(), threading.Lock()
+        self._descriptor, self._users = descriptor, 0
+        self._is_resting = self._is_discarded = False
+        self._was_durable = descriptor < 0  # nobody knows of one that somebody else has made
+
+    @classmethod
+    def create(cls, stem: Path, room: Room) -> "StagingFile":
+        """Make an empty one, of a name that nobody has."""
+        path = f"{stem}{DATA_SUFFIX}"
+        room.take(0)
+        with translated(path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            return cls(stem, room, os.open(path, flags, 0o600))
+
+    @property
+    def id(self) -> str:
+        """What `stsfs recover` calls it."""
+        return self.path.stem
+
+    @property
+    def path(self) -> Path:
+        """The data file."""
+        return Path(self._data)
+
+    @property
+    def record_path(self) -> Path:
+        """The record."""
+        return Path(self._record)
+
+    def stored_bytes(self) -> int:
+        """What it takes on the disk; holes take nothing."""
+        with self._use() as descriptor:
+            return os.fstat(descriptor).st_blocks * 512
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Write all of data at offset."""
+        view = memoryview(data).cast("B")
+        self._room.take(len(view))
+        with self._use() as descriptor:
+            while view:
+                count = os.pwrite(descriptor, view, offset)
+                if not count:
+                    raise StagingFailure(f"{self._data} takes no more bytes.")
+                view, offset = view[count:], offset + count
+
+    def read(self, offset: int, size_bytes: int) -> bytes:
+        """Bytes from offset on; fewer than size_bytes only at the end of the data file."""
+        with self._use() as descriptor:
+            pieces: list[bytes] = []
+            while size_bytes and (data := os.pread(descriptor, size_bytes, offset)):
+                pieces.append(data)
+                offset, size_bytes = offset + len(data), size_bytes - len(data)
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def truncate(self, size_bytes: int) -> None:
+        """Give the data file another length; what is new of it reads as zeros."""
+        with self._use() as descriptor:
+            os.ftruncate(descriptor, size_bytes)
+
+    def keep(self, record: Record, *, durable: bool = False) -> None:
+        """Write the record, in one step, as that of the bytes written so far.
+
+        It survives the end of this process; with durable, that of the machine, too.
+        """
+        with self._keeping:
+            if durable:
+                with self._use() as descriptor:
+                    os.fdatasync(descriptor)
+            # A durable record is not replaced by one that a crash of the machine could tear.
+            sync = self._was_durable = durable or self._was_durable
+            with translated(self._record):
+                replace_file(self._record, encode(record, durable=durable), sync=sync)
+
+    def load(self) -> Kept | None:
+        """The record as it was kept last; None if none was. Raises DamagedRecord."""
+        with translated(self._record):
+            return load(self.record_path)
+
+    def discard(self) -> None:
+        """Remove bytes and record: S3 has them, or nobody wants them."""
+        with self._lock:
+            self._is_discarded = True
+        self.rest()
+        with translated(self._data):
+            for path in (self._data, self._record):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def forget(self) -> None:
+        """Remove both names: nobody publishes this any more, but its bytes go on being used.
+
+        `rest` must not be called after it.
+        """
+        with self._use():
+            self.path.unlink(missing_ok=True)
+            self.record_path.unlink(missing_ok=True)
+
+    def rest(self) -> None:
+        """Give the descriptor back; the files stay, and the next use opens it again."""
+        with self._lock:
+            self._is_resting = True
+            self._close_if_unused()
+
+    @contextlib.contextmanager
+    def _use(self) -> Iterator[int]:
+        """The descriptor, which is not closed meanwhile."""
+        with translated(self._data):
+            with self._lock:
+                if self._is_discarded:
+                    raise StagingFailure(f"{self._data} was given up.")
+                if self._descriptor < 0:
+                    self._descriptor = os.open(self._data, os.O_RDWR | os.O_CLOEXEC)
+                self._is_resting = False
+                self._users += 1
+            try:
+                yield self._descriptor
+            finally:
+                with self._lock:
+                    self._users -= 1
+                    self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._is_resting and not self._users and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def encode(record: Record, *, durable: bool) -> bytes:
+    """The text of a record on disk."""
+    values = record.to_json()
+    values["boot_id"] = None if durable else boot_id()
+    return json.dumps(values, separators=(",", ":")).encode("ascii")
+
+
+def load(path: Path) -> Kept | None:
+    """Undo `encode`; None if there is no such file. Raises DamagedRecord and OSError."""
+    try:
+        if path.stat().st_size > RECORD_BYTES_MAX:
+            raise DamagedRecord("the record is too large to be one of ours")
+        values = parse_json(path.read_bytes(), "the record")
+    except FileNotFoundError:
+        return None
+    written_at = Fields(values, "the record").optional_text("boot_id")
+    is_certain = written_at is None or (written_at != UNKNOWN and written_at == boot_id())
+    return Kept(Record.from_json(values), is_certain)
+
+
+def replace_file(path: str, text: bytes, *, sync: bool) -> None:
+    """Write a file in one step; with sync it is on the disk afterwards. Raises OSError."""
+    new = path + NEW_SUFFIX
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(text)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        if sync:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(new, path)
+    if sync:
+        sync_directory(Path(path).parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Force the names in a directory to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@functools.cache
+def boot_id() -> str:
+    """What this run of the machine is called: of bytes in its memory, nothing outlives it."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return UNKNOWN

@@ -1,0 +1,214 @@
+"""The journal of a rename that takes several requests: copies first, then removals.
+
+One file of JSON lines: a header, a line for each object, all written in one step before the first
+request; then a line for each thing that was done. A line that a crash has torn was not done yet as
+far as anybody knows, and so it counts as missing.
+
+The journal of several objects is forced to the disk. That of a single one is not, because programs
+rename many files one by one: without it both names exist after a crash of the machine, which loses
+nothing. Such a journal is void once the machine has gone down: who knows what it still has.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from stsfs.staging.file import (
+    MOVE_SUFFIX,
+    RECORD_BYTES_MAX,
+    boot_id,
+    replace_file,
+    sync_directory,
+)
+from stsfs.staging.record import FORMAT, DamagedRecord, Fields
+from stsfs.staging.room import translated
+
+MoveState = Literal["copying", "deleting"]
+"""copying: the sources are whole, and whatever was copied may be undone. deleting: all copies are
+there, and what is left of the sources has to go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovedObject:
+    """One object of a move."""
+
+    source_key: str
+    etag: str
+    """Of the source: another version at its key is somebody else's, and stays."""
+
+    size_bytes: int
+    target_key: str
+    storage_class: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveRecord:
+    """A rename: what goes where, and how far it has come."""
+
+    location_uri: str
+    endpoint_url: str | None
+    label: str
+    """What the user typed for the location."""
+
+    path: str
+    new_path: str
+    """Below the mount point, without a slash in front; for people."""
+
+    objects: tuple[MovedObject, ...]
+    """Markers of directories, too."""
+
+    state: MoveState = "copying"
+    copied: Mapping[int, str] = field(default_factory=dict)
+    """ETags of the copies that were made, by the index of the object."""
+
+    changed_unix_s: float = 0.0
+
+
+class MoveJournal:
+    """The journal of one move. Methods may block; they raise StagingFull and StagingFailure."""
+
+    def __init__(self, path: Path, *, is_durable: bool = True) -> None:
+        self.path = path
+        self._is_durable = is_durable
+
+    @classmethod
+    def create(cls, stem: Path, record: MoveRecord) -> "MoveJournal":
+        """Write down what is about to be moved."""
+        path = stem.with_name(stem.name + MOVE_SUFFIX)
+        is_durable = len(record.objects) > 1
+        with translated(path):
+            replace_file(str(path), encode(record, durable=is_durable), sync=is_durable)
+        return cls(path, is_durable=is_durable)
+
+    @property
+    def id(self) -> str:
+        """What `stsfs recover` calls it."""
+        return self.path.name.removesuffix(MOVE_SUFFIX)
+
+    def copied(self, index: int, etag: str) -> None:
+        """Note that the copy of one object is there."""
+        self._append({"copied": index, "etag": etag}, sync=False)
+
+    def deleting(self) -> None:
+        """Note that all copies are there: from now on the move is finished, never undone.
+
+        When it raises, the disk may have the note all the same: the copies must stay then.
+        """
+        self._append({"state": "deleting"}, sync=True)
+
+    def load(self) -> MoveRecord:
+        """What was noted so far. Raises DamagedRecord."""
+        with translated(self.path):
+            return load(self.path)
+
+    def discard(self) -> None:
+        """Forget the move: it is finished, or undone."""
+        with translated(self.path):
+            self.path.unlink(missing_ok=True)
+            if self._is_durable:
+                sync_directory(self.path.parent)  # a journal that comes back would be followed
+
+    def _append(self, values: dict[str, object], *, sync: bool) -> None:
+        line = b"\n" + _line(values)  # on a line of its own: the one before may be torn
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        with translated(self.path), open(os.open(self.path, flags), "wb", 0) as file:
+            length_before = os.fstat(file.fileno()).st_size
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if sync:
+                    os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), length_before)
+                raise
+
+
+def encode(record: MoveRecord, *, durable: bool) -> bytes:
+    """The text of a move that begins."""
+    header = {
+        "format": FORMAT,
+        "location_uri": record.location_uri,
+        "endpoint_url": record.endpoint_url,
+        "label": record.label,
+        "path": record.path,
+        "new_path": record.new_path,
+        "changed_unix_s": record.changed_unix_s,
+        "objects": len(record.objects),
+        "boot_id": None if durable else boot_id(),
+    }
+    lines = [_line(header)]
+    lines += [_line({n: getattr(each, n) for n in each.__slots__}) for each in record.objects]
+    return b"".join(lines)
+
+
+def is_void(path: Path) -> bool:
+    """Whether the machine has gone down since, and the journal was not forced to the disk."""
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(RECORD_BYTES_MAX)
+        written_at = Fields.parse(first, "the journal").optional_text("boot_id")
+    except DamagedRecord:
+        return not first  # else it is for a person to look at
+    except OSError:
+        return False
+    return written_at not in (None, boot_id())
+
+
+def load(path: Path) -> MoveRecord:
+    """Undo `encode`, with what was noted since. Raises DamagedRecord and OSError."""
+    if path.stat().st_size > RECORD_BYTES_MAX:
+        raise DamagedRecord("the journal is too large to be one of ours")
+    first, *lines = path.read_bytes().split(b"\n")
+    header = Fields.parse(first, "the journal")
+    if (number := header.integer("format")) != FORMAT:
+        raise DamagedRecord(f"the journal has format {number}; this program knows {FORMAT}")
+    count = header.integer("objects")
+    if not 0 <= count <= len(lines):
+        raise DamagedRecord("the journal is cut off")
+    objects = tuple(_object(line) for line in lines[:count])
+    state, copied = _progress(lines[count:], count)
+    return MoveRecord(
+        location_uri=header.text("location_uri"),
+        endpoint_url=header.optional_text("endpoint_url"),
+        label=header.text("label"),
+        path=header.text("path"),
+        new_path=header.text("new_path"),
+        objects=objects,
+        state=state,
+        copied=copied,
+        changed_unix_s=header.number("changed_unix_s"),
+    )
+
+
+def _progress(lines: list[bytes], count: int) -> tuple[MoveState, dict[int, str]]:
+    state: MoveState = "copying"
+    copied: dict[int, str] = {}
+    for line in lines[:-1]:  # what follows the last end of a line is torn, or nothing
+        try:
+            values = Fields.parse(line, "a line of the journal")
+            if values.has("state"):
+                state = "deleting" if values.text("state") == "deleting" else state
+            elif 0 <= (index := values.integer("copied")) < count:
+                copied[index] = values.text("etag")
+        except DamagedRecord:
+            continue  # torn, or empty
+    return state, copied
+
+
+def _object(line: bytes) -> MovedObject:
+    values = Fields.parse(line, "an object of the journal")
+    return MovedObject(
+        source_key=values.text("source_key"),
+        etag=values.text("etag"),
+        size_bytes=values.integer("size_bytes"),
+        target_key=values.text("target_key"),
+        storage_class=values.text("storage_class"),
+    )
+
+
+def _line(values: dict[str, object]) -> bytes:
+    return json.dumps(values, separators=(",", ":")).encode("ascii") + b"\n"

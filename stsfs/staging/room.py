@@ -1,0 +1,81 @@
+"""How much of a local disk may be written to, and what its errors mean."""
+
+import contextlib
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from stsfs.errors import StagingFailure, StagingFull, StsfsError
+
+RESERVED_SHARE = 20
+"""One part in so many of a file system stays free: the last record must still find room."""
+
+RESERVED_BYTES_MAX = 1 << 30
+CHECKED_BYTES = 16 << 20
+"""Written between two looks at the file system, or less where the reserve is small."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Room:
+    """Watches the free space of one directory. Safe to be used by several threads."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._unchecked_bytes = 0
+        self._allowed_bytes = 0
+
+    def take(self, count_bytes: int) -> None:
+        """Announce that count_bytes are about to be written. Raises StagingFull, StagingFailure.
+
+        The file system is asked now and then only; while it is full it is asked each time.
+        """
+        with self._lock:
+            self._unchecked_bytes += count_bytes
+            if self._unchecked_bytes <= self._allowed_bytes:
+                return
+            self._allowed_bytes = 0
+            with translated(self._directory):
+                status = os.statvfs(self._directory)
+            total_bytes = status.f_blocks * status.f_frsize
+            reserved_bytes = min(total_bytes // RESERVED_SHARE, RESERVED_BYTES_MAX)
+            spare_bytes = status.f_bavail * status.f_frsize - reserved_bytes
+            if spare_bytes < count_bytes:
+                raise full(self._directory)
+            self._unchecked_bytes = 0
+            self._allowed_bytes = min(CHECKED_BYTES, reserved_bytes // 4)
+
+
+def full(path: Path) -> StagingFull:
+    """The error for a disk without room."""
+    return StagingFull(
+        f"The disk of {path} is full: what is written here waits there until S3 has it.",
+        remedy="Make room on it, or mount with --staging-dir on a larger disk.",
+    )
+
+
+@contextlib.contextmanager
+def translated(path: Path | str) -> Iterator[None]:
+    """Raise StagingFull or StagingFailure in place of an OSError; path is what was worked on."""
+    try:
+        yield
+    except OSError as exc:
+        raise trouble(path, exc) from exc
+
+
+def trouble(path: Path | str, exc: OSError) -> StsfsError:
+    """What an error of the local disk is to the user."""
+    if exc.errno in _FULL:
+        return full(Path(path).parent)
+    if exc.errno == errno.EFBIG:
+        return StagingFull(
+            f"{path} cannot grow further: its file system has a limit for one file.",
+            remedy="Mount with --staging-dir on another file system.",
+        )
+    return StagingFailure(
+        f"{path} cannot be used: {exc.strerror or exc}.",
+        remedy="Look at the disk; --staging-dir names another.",
+    )

@@ -1,0 +1,127 @@
+"""A request with a body on its way out, while an answer may come before its end."""
+
+import socket
+import ssl
+from typing import Protocol
+
+import trio
+
+from stsfs.store.http_wire import STALL_S, TURN_BYTES, ConnectionBroken
+
+PIECE_BYTES = 1 << 20
+"""How much of a body is read at once."""
+
+_TLS_SLICE_BYTES = 64 * 1024
+
+
+class OutgoingBody(Protocol):
+    """A body to be sent with a request."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What the request announces."""
+
+    async def read(self, offset: int, size_bytes: int) -> bytes:
+        """Exactly these bytes."""
+
+    def sent(self, count_bytes: int) -> None:
+        """So many more bytes have left, in turn. Not a checkpoint."""
+
+
+class Sending:
+    """One request, head and body, to be sent over a non-blocking socket.
+
+    `whole` says afterwards whether all of it has left.
+    """
+
+    def __init__(
+        self, sock: socket.socket, answer: memoryview, request: bytes, body: OutgoingBody
+    ) -> None:
+        """answer is where the first bytes of an answer go that comes too early."""
+        self.whole = False
+        self._sock = sock
+        # TLS takes all that it is given, or says that it has taken nothing yet.
+        self._slice_bytes = _TLS_SLICE_BYTES if isinstance(sock, ssl.SSLSocket) else TURN_BYTES
+        self._answer = answer
+        self._answer_bytes = 0
+        self._request = request
+        self._body = body
+        self._read_bytes = 0
+        self._rest = memoryview(b"")
+        self._piece_bytes = 0
+        """How much of the rest, at most, is the body's: its end."""
+
+        self._failure: Exception | None = None
+
+    async def run(self) -> int:
+        """Send until the end, or until the server says something; how many bytes it has said.
+
+        Raises OSError, ConnectionBroken and what the body raises. 0 before the end: it has closed.
+        """
+        self._rest = memoryview(self._request + await self._read())
+        self._send_now()
+        if not self._rest and self._read_bytes == self._body.size_bytes:
+            self.whole = True
+            return 0
+        # The socket takes no more for now: from here on, one task sends and another one listens.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listen, nursery.cancel_scope)
+            try:
+                await self._send_rest()
+            except Exception as exc:  # noqa: BLE001 - raised below, not in a group
+                self._failure = exc
+            nursery.cancel_scope.cancel()
+        answered = self._answer_bytes and isinstance(self._failure, OSError)
+        if self._failure is not None and not answered:
+            raise self._failure
+        return self._answer_bytes
+
+    async def _read(self) -> bytes:
+        size_bytes = min(PIECE_BYTES, self._body.size_bytes - self._read_bytes)
+        piece = await self._body.read(self._read_bytes, size_bytes) if size_bytes else b""
+        assert len(piece) == size_bytes
+        self._read_bytes += size_bytes
+        self._piece_bytes = size_bytes
+        return piece
+
+    async def _send_rest(self) -> None:
+        while True:
+            while self._rest:
+                if self._send_now(TURN_BYTES):
+                    await trio.lowlevel.checkpoint()
+                    continue
+                with trio.CancelScope(deadline=trio.current_time() + STALL_S) as scope:
+                    await trio.lowlevel.wait_writable(self._sock)
+                if scope.cancelled_caught:
+                    raise ConnectionBroken(f"nothing could be sent for {STALL_S:g} s")
+            piece = await self._read()
+            if not piece:
+                break
+            self._rest = memoryview(piece)
+        self.whole = True
+
+    def _send_now(self, turn_bytes: int = 2 * PIECE_BYTES) -> bool:
+        """Send what the socket takes, about turn_bytes at most; False when it takes no more."""
+        while self._rest and turn_bytes > 0:
+            body_bytes = min(len(self._rest), self._piece_bytes)
+            try:
+                count = self._sock.send(self._rest[: self._slice_bytes])
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                return False
+            self._rest = self._rest[count:]
+            turn_bytes -= count
+            self._body.sent(body_bytes - min(len(self._rest), self._piece_bytes))
+        return True
+
+    async def _listen(self, scope: trio.CancelScope) -> None:
+        """End the sending when the server says something, or closes."""
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            try:
+                self._answer_bytes = self._sock.recv_into(self._answer)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                continue
+            except OSError as exc:
+                self._failure = exc
+            scope.cancel()
+            return

@@ -1,0 +1,15 @@
+"""What both directions of a connection share: their limits, and how it ends."""
+
+TURN_BYTES = 256 * 1024
+"""How much one connection may move without giving other tasks a turn: about 0.1 ms."""
+
+STALL_S = 15.0
+"""No byte for this long: the connection is given up, and the request goes out on another one."""
+
+
+class ConnectionBroken(Exception):
+    """The connection ended, failed or stalled; `unused` when it did before the first byte came."""
+
+    def __init__(self, reason: str, *, unused: bool = False) -> None:
+        super().__init__(reason)
+        self.unused = unused

@@ -1,0 +1,51 @@
+"""What is stored with an object beside its bytes, as headers, out and back."""
+
+from typing import NamedTuple
+
+from stsfs.errors import StoreFailure
+from stsfs.store.http_connection import Connection, Head
+from stsfs.store.object_store import Traits
+from stsfs.store.range_transfer import header, whole
+
+_META = "x-amz-meta-"
+_WRITE = "stsfs-write"
+"""The user metadata that tells which change an object came from."""
+
+
+class Stored(NamedTuple):
+    """An object as it is now, without its bytes."""
+
+    etag: str
+    write_id: str
+    """Of the change that made it; empty where stsfs did not."""
+
+    traits: Traits
+
+
+def headers_of(traits: Traits, write_id: str) -> dict[str, str]:
+    """The headers that store traits and the id of a change. Raises StoreFailure."""
+    found = {f"{_META}{name}": value for name, value in traits.metadata.items()}
+    found[_META + _WRITE] = write_id
+    if traits.content_type:
+        found["content-type"] = traits.content_type
+    if traits.storage_class:
+        found["x-amz-storage-class"] = traits.storage_class
+    for name, value in found.items():
+        if not (name + value).isprintable():
+            raise StoreFailure(f"{name!r} cannot be stored with an object: it is {value!r}.")
+    return found
+
+
+async def receive_stored(connection: Connection, head: Head) -> Stored:
+    """What an answer to a GET of at most one byte tells. Raises ConnectionBroken."""
+    if head.status == 206:
+        await whole(connection, head)
+    # else the object is empty, or the server ignores ranges: the body is left where it is
+    metadata = {}
+    for name, value in head.headers.items():
+        text = name.decode("latin-1")
+        if text.startswith(_META):
+            metadata[text.removeprefix(_META)] = value.decode(errors="replace")
+    write_id = metadata.pop(_WRITE, "")
+    traits = Traits(metadata, header(head, b"content-type"), header(head, b"x-amz-storage-class"))
+    return Stored(header(head, b"etag"), write_id, traits)

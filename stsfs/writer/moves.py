@@ -1,0 +1,244 @@
+"""Renames in S3: copies first, then removals, with a journal on the local disk.
+
+While it is copied, a move can be undone; once all copies are there, it can only be finished. In
+between both names exist. What another client has put at a source meanwhile is never removed.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import trio
+
+from stsfs.errors import AlreadyExists, StsfsError, WriteConflict
+from stsfs.staging.directory import StagingDirectory
+from stsfs.staging.moves import MovedObject, MoveJournal, MoveRecord
+from stsfs.store.object_store import (
+    Expected,
+    ListedObject,
+    ObjectStore,
+    ObjectVersion,
+    ObjectWriter,
+)
+from stsfs.writer.parallel import Call, work_off
+from stsfs.writer.wire import LocationName
+
+log = logging.getLogger(__name__)
+
+COPIES_MAX = 8
+"""Requests of one move at a time."""
+
+
+class Mover:
+    """Moves objects of one location. Raises what ObjectWriter raises, and what is named."""
+
+    def __init__(
+        self, location: LocationName, store: ObjectStore, writer: ObjectWriter,
+        staging: StagingDirectory, *, copies_max: int = COPIES_MAX,
+    ) -> None:  # fmt: skip
+        self._location, self._store, self._writer = location, store, writer
+        self._staging, self._copies_max = staging, copies_max
+
+    async def move_object(
+        self, source: ObjectVersion, target_key: str, *, path: str, target_path: str,
+        storage_class: str = "", absent: bool = False,
+    ) -> ObjectVersion:  # fmt: skip
+        """Move one version, in place of what is at target_key; returns what is there then.
+
+        With absent, anything there is AlreadyExists. WriteConflict: the source is not that version
+        any more, and nothing has happened. Other errors say so if both names exist.
+        """
+        if absent and (await self._listed(target_key, only=True)).get(target_key):
+            raise AlreadyExists(f"{target_path!r} was made by another client.")
+        moved = MovedObject(
+            source_key=source.key,
+            etag=source.etag,
+            size_bytes=source.size_bytes,
+            target_key=target_key,
+            storage_class=_class_to_ask_for(storage_class),
+        )
+        copied = await self._move([moved], path, target_path)
+        return copied[target_key]
+
+    async def move_tree(
+        self, objects: Sequence[ListedObject], source_prefix: str, target_prefix: str, *,
+        path: str, target_path: str,
+    ) -> Mapping[str, ObjectVersion]:  # fmt: skip
+        """Move all of these objects from one prefix to another; returns them by their new keys.
+
+        Where a copy fails, the others are removed again and nothing has happened. Where a removal
+        fails, all copies stay, and the error says so.
+        """
+        moved = [
+            MovedObject(
+                source_key=each.key,
+                etag=each.etag,
+                size_bytes=each.size_bytes,
+                target_key=target_prefix + each.key.removeprefix(source_prefix),
+                storage_class=_class_to_ask_for(each.storage_class),
+            )
+            for each in objects
+        ]
+        return await self._move(moved, path, target_path)
+
+    async def resume(self, journal: MoveJournal) -> str:
+        """Finish or undo what a process that died has begun; returns a sentence about it.
+
+        Raises DamagedRecord for a journal that cannot be read.
+        """
+        record = await trio.to_thread.run_sync(journal.load)
+        objects = record.objects
+        sources = await self._listed(_common_prefix([each.source_key for each in objects]))
+        targets = await self._listed(_common_prefix([each.target_key for each in objects]))
+        copies = _copies(record, targets)
+        if record.state == "deleting" or (len(objects) == 1 and copies):
+            # The copies were all there. Where one has gone since, its source is all there is.
+            await self._delete_sources([each for each in objects if each.target_key in targets])
+            done = "finished"
+        else:
+            whole = [each for each in objects if _is_there(each.source_key, each.etag, sources)]
+            await self._delete_copies(whole, copies)
+            done = "undone"
+        await trio.to_thread.run_sync(journal.discard)
+        return f"The rename of {record.path!r} to {record.new_path!r} was {done}."
+
+    async def _move(
+        self, objects: Sequence[MovedObject], path: str, target_path: str
+    ) -> Mapping[str, ObjectVersion]:
+        record = MoveRecord(
+            location_uri=self._location.uri,
+            endpoint_url=self._location.endpoint_url,
+            label=self._location.label,
+            path=path,
+            new_path=target_path,
+            objects=tuple(objects),
+            changed_unix_s=time.time(),
+        )
+        journal = await trio.to_thread.run_sync(self._staging.create_move, record)
+        copies: dict[str, str] = {}
+        try:
+            await self._copy_all(objects, journal, copies)
+            if len(objects) > 1:
+                await trio.to_thread.run_sync(journal.deleting)
+        except StsfsError:
+            await self._undo(objects, copies, target_path)
+            await trio.to_thread.run_sync(journal.discard)
+            raise
+        try:
+            await self._delete_sources(objects)
+        except StsfsError as exc:
+            # Nobody is to finish it later: what is at the sources by then may be meant to be there.
+            await trio.to_thread.run_sync(journal.discard)
+            sentence = f"{path!r} was copied to {target_path!r} and not removed: both exist."
+            raise type(exc)(f"{sentence} {exc.sentence}", remedy=exc.remedy) from exc
+        await trio.to_thread.run_sync(journal.discard)
+        return {
+            each.target_key: ObjectVersion(
+                self._location.location_id,
+                each.target_key,
+                copies[each.target_key],
+                each.size_bytes,
+            )
+            for each in objects
+        }
+
+    async def _copy_all(
+        self, objects: Sequence[MovedObject], journal: MoveJournal, copies: dict[str, str]
+    ) -> None:
+        async def copy(index: int, each: MovedObject) -> None:
+            source = ObjectVersion(
+                self._location.location_id, each.source_key, each.etag, each.size_bytes
+            )
+            copies[each.target_key] = ""  # under way: it may be there, whatever is answered
+            etag = await self._writer.copy(
+                source, each.target_key, storage_class=each.storage_class
+            )
+            copies[each.target_key] = etag
+            await trio.to_thread.run_sync(journal.copied, index, etag)
+
+        calls = (partial(copy, index, each) for index, each in enumerate(objects))
+        await work_off(calls, at_once=self._copies_max)
+
+    async def _undo(
+        self, objects: Sequence[MovedObject], copies: Mapping[str, str], target_path: str
+    ) -> None:
+        """Remove the copies that were made. A single one may have replaced something: it stays."""
+        if len(objects) == 1:
+            return
+        try:
+            found = dict(copies)
+            for each in objects:
+                if found.get(each.target_key) == "":
+                    there = await self._listed(each.target_key, only=True)
+                    is_ours = _is_there(each.target_key, each.etag, there)
+                    found[each.target_key] = each.etag if is_ours else ""
+            made = {key: etag for key, etag in found.items() if etag}
+            await self._delete_copies(objects, made)
+        except StsfsError as exc:
+            log.error("copies are left in %r: %s", target_path, exc)
+
+    async def _delete_sources(self, objects: Sequence[MovedObject]) -> None:
+        calls = (partial(self._delete, each.source_key, each.etag) for each in objects)
+        await work_off(calls, at_once=self._copies_max)
+
+    async def _delete_copies(
+        self, objects: Sequence[MovedObject], copies: Mapping[str, str]
+    ) -> None:
+        calls: Iterator[Call] = (
+            partial(self._delete, each.target_key, copies[each.target_key])
+            for each in objects
+            if each.target_key in copies
+        )
+        await work_off(calls, at_once=self._copies_max)
+
+    async def _delete(self, key: str, etag: str) -> None:
+        try:
+            await self._writer.delete(key, expected=Expected(etag))
+        except WriteConflict:
+            log.warning("%r was replaced by another client while it was moved, and stays", key)
+
+    async def _listed(self, prefix: str, *, only: bool = False) -> dict[str, ListedObject]:
+        """What S3 has with this prefix; only: at most the object of just this key."""
+        found: dict[str, ListedObject] = {}
+        token: str | None = None
+        while True:
+            page = await self._store.list_page(
+                prefix, token=token, keys_max=1 if only else 1000, delimiter=""
+            )
+            found |= {each.key: each for each in page.objects}
+            token = page.next_token
+            if only or token is None:
+                return found
+
+
+def _copies(record: MoveRecord, targets: Mapping[str, ListedObject]) -> dict[str, str]:
+    """ETags of the copies that are there, by key.
+
+    The answer to one may have been lost with the process: the same bytes are as good as a copy.
+    """
+    found = {}
+    for index, each in enumerate(record.objects):
+        etag = record.copied.get(index, each.etag)
+        if _is_there(each.target_key, etag, targets):
+            found[each.target_key] = etag
+    return found
+
+
+def _is_there(key: str, etag: str, listed: Mapping[str, ListedObject]) -> bool:
+    found = listed.get(key)
+    return found is not None and found.etag == etag
+
+
+def _common_prefix(keys: Sequence[str]) -> str:
+    first, last = min(keys), max(keys)
+    length = next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b),
+        min(len(first), len(last)),
+    )
+    return first[:length]
+
+
+def _class_to_ask_for(storage_class: str) -> str:
+    """Empty for the one that a copy has by itself."""
+    return "" if storage_class == "STANDARD" else storage_class

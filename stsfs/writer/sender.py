@@ -1,0 +1,306 @@
+"""Makes an object of a content: in one request, or in parts of which some have gone ahead."""
+
+import contextlib
+import itertools
+import logging
+import secrets
+from collections.abc import Iterator
+from typing import Protocol
+
+import trio
+
+from stsfs.errors import StoreFailure, StsfsError
+from stsfs.store.change import Gone
+from stsfs.store.object_store import Expected, Traits
+from stsfs.writer.content import StagedContent
+from stsfs.writer.part_sizes import part_span
+from stsfs.writer.plan import plan_pieces
+from stsfs.writer.upload import Layout, PlannedLayout, StreamLayout, Upload
+from stsfs.writer.wire import MemoryBody, Wire
+
+log = logging.getLogger(__name__)
+
+PUT_BYTES_MAX = 16 * 1024 * 1024
+"""Below this, one request: parts take three at least, and S3 wants 5 MiB of them."""
+
+FREE_ROUNDS = 3
+"""So often parts that were written to under way are sent again; then writers wait."""
+
+STREAM_PARTS_AT_ONCE = 4
+"""Of a file that nobody has closed yet: who waits comes first."""
+
+STALE_PARTS_MAX = 16
+"""A writer that has come back to so many parts is no stream: nothing more goes ahead."""
+
+FRUITLESS_MAX = 3
+"""Attempts without a single part, until the upload itself is given up: S3 may have lost it."""
+
+
+class Abandoned(Exception):
+    """Nobody wants the object any more."""
+
+
+def new_write_id() -> str:
+    """A text of its own for one change."""
+    return secrets.token_hex(16)
+
+
+class Publishing(Protocol):
+    """What the sender must know of the file whose content it sends."""
+
+    @property
+    def key(self) -> str:
+        """Where the object will be."""
+
+    @property
+    def expected(self) -> Expected | None:
+        """What must be there; None: whatever is."""
+
+    @property
+    def detached(self) -> bool:
+        """Whether nobody wants the object any more."""
+
+    @property
+    def changes(self) -> int:
+        """Counts up with each change of the content."""
+
+    def traits(self, *, is_final: bool) -> Traits:
+        """What is stored beside the bytes; is_final: nothing is written any more."""
+
+    async def seal(self, write_id: str, *, with_bytes: bool) -> tuple[str, bytes]:
+        """The content as it is now becomes the object; called with its lock held.
+
+        Returns the write_id to use, which is that of an earlier attempt at the same, and, with
+        with_bytes, the whole content.
+        """
+
+    async def note_upload(self) -> None:
+        """An upload was begun: it must not be forgotten."""
+
+
+class Sender:
+    """Sends one content, again and again. Only one `send` runs at a time."""
+
+    def __init__(self, wire: Wire, content: StagedContent, nursery: trio.Nursery) -> None:
+        self.upload: Upload | None = None
+        self._wire, self._content, self._nursery = wire, content, nursery
+        self._may_stream = True
+        self._is_sending = False
+        self._stream_scope: trio.CancelScope | None = None
+        self._stream_ended = trio.Event()
+        self._resumed: trio.Event | None = None
+
+    @property
+    def sent_bytes(self) -> int:
+        """What has gone into the upload that is under way."""
+        return self.upload.sent_bytes if self.upload is not None else 0
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether parts go ahead now."""
+        return self._stream_scope is not None
+
+    async def admit(self) -> None:
+        """Wait while the content must not change."""
+        while self._resumed is not None:
+            await self._resumed.wait()
+
+    def touched(self, start: int, stop: int) -> None:
+        """Bytes have changed. Not a checkpoint."""
+        if self.upload is not None:
+            self.upload.touched(start, stop)
+
+    def stream(self, file: Publishing) -> None:
+        """Send what is complete ahead of time, if this is a stream. Not a checkpoint."""
+        if self._stream_scope is not None or self._is_sending or file.detached:
+            return
+        if not self._may_stream or self._content.limit_bytes:
+            return
+        if self.upload is None and not self._content.written.covers(0, part_span(2)[1]):
+            return
+        if self._is_ready(1 + (self.upload.ahead_count if self.upload is not None else 0)):
+            self._stream_scope = trio.CancelScope()
+            self._stream_ended = trio.Event()
+            self._nursery.start_soon(self._stream, file, self._stream_scope)
+
+    async def stop_streaming(self, *, at_once: bool = False) -> None:
+        """Nothing more goes ahead; what is under way ends, or is broken off."""
+        self._is_sending = True
+        if self._stream_scope is not None:
+            if at_once:
+                self._stream_scope.cancel()
+            await self._stream_ended.wait()
+
+    async def send(self, file: Publishing) -> str:
+        """Make the object; returns its ETag.
+
+        Raises what ObjectWriter and StagedContent raise, and Abandoned.
+        """
+        try:
+            await self.stop_streaming()
+            for round_number in itertools.count(1):
+                if self._content.size_bytes < PUT_BYTES_MAX:
+                    etag = await self._put(file)
+                else:
+                    etag = await self._round(file, is_late=round_number > FREE_ROUNDS)
+                if etag is not None:
+                    break
+            assert etag is not None
+            return etag
+        finally:
+            self._is_sending = False
+
+    async def give_up(self) -> None:
+        """The upload that is under way is of no use."""
+        upload = self._dropped()
+        if upload is not None:
+            await self._wire.abort(upload.key, upload.upload_id)
+
+    def give_up_soon(self) -> None:
+        """The same, in the background. Not a checkpoint."""
+        upload = self._dropped()
+        if upload is not None:
+            self._nursery.start_soon(self._wire.abort, upload.key, upload.upload_id)
+
+    def _dropped(self) -> Upload | None:
+        upload, self.upload = self.upload, None
+        if upload is not None:
+            upload.is_over = True
+        return upload
+
+    async def after_failure(self, error: StsfsError, *, is_passing: bool) -> None:
+        """Decide what becomes of the upload: another attempt goes on with it, where one helps."""
+        upload = self.upload
+        if upload is None:
+            return
+        if isinstance(error, StoreFailure):
+            upload.fruitless_count += 1
+        if not is_passing or upload.fruitless_count >= FRUITLESS_MAX:
+            await self.give_up()
+
+    async def _put(self, file: Publishing) -> str | None:
+        """In one request; None if the content has outgrown that."""
+        await self.give_up()
+        content, wire = self._content, self._wire
+        await content.fetch(0, content.size_bytes)
+        async with wire.bodies.taken(content.size_bytes):
+            while True:
+                await content.fetch(0, content.size_bytes)
+                async with content.lock:
+                    if content.size_bytes >= PUT_BYTES_MAX:
+                        return None
+                    if not content.missing(0, content.size_bytes):
+                        write_id, data = await file.seal(new_write_id(), with_bytes=True)
+                        break
+            async with wire.uploads:
+                _raise_if_abandoned(file)
+                return await wire.writer.put(
+                    file.key,
+                    MemoryBody(data),
+                    file.traits(is_final=True),
+                    expected=file.expected,
+                    write_id=write_id,
+                )
+
+    async def _round(self, file: Publishing, *, is_late: bool) -> str | None:
+        try:
+            return await self._send_parts(file, holds=is_late)
+        except Gone:
+            if is_late:
+                raise
+            await self.give_up()  # S3 has forgotten the upload, or it was an object for a while
+            return None
+
+    async def _send_parts(self, file: Publishing, *, holds: bool) -> str | None:
+        """One round; None if it has to be repeated, because the content changed meanwhile."""
+        content = self._content
+        with self._held() if holds else contextlib.nullcontext():
+            upload = await self._usable_upload(file)
+            if not upload.fits(content.size_bytes):
+                return None
+            await upload.send(upload.lacking(content.size_bytes))
+            async with content.lock:
+                size_bytes = content.size_bytes
+                is_small = size_bytes < PUT_BYTES_MAX
+                if is_small or not upload.fits(size_bytes) or upload.lacking(size_bytes):
+                    return None
+                await file.seal(upload.write_id, with_bytes=False)
+                upload.completed_changes = file.changes
+                parts = upload.parts(size_bytes)
+        _raise_if_abandoned(file)
+        etag = await self._wire.writer.complete_upload(
+            file.key, upload.upload_id, parts, expected=file.expected, write_id=upload.write_id
+        )
+        self.upload = None
+        return etag
+
+    async def _usable_upload(self, file: Publishing) -> Upload:
+        """The one under way, if it can become the object; else a new one."""
+        content, upload = self._content, self.upload
+        if upload is not None:
+            # Once its completion was asked for, it may be an object already: that of then.
+            is_over = upload.completed_changes not in (None, file.changes)
+            if is_over or upload.key != file.key or not upload.fits(content.size_bytes):
+                await self.give_up()
+        _raise_if_abandoned(file)
+        if self.upload is None:
+            pieces = plan_pieces(content.size_bytes, content.unchanged())
+            layout: Layout = StreamLayout() if pieces is None else PlannedLayout(pieces)
+            return await self._begin(file, layout, is_final=True)
+        return self.upload
+
+    async def _begin(self, file: Publishing, layout: Layout, *, is_final: bool) -> Upload:
+        write_id, base = new_write_id(), self._content.base
+        changes = file.changes
+        upload_id = await self._wire.writer.begin_upload(
+            file.key, file.traits(is_final=is_final), write_id=write_id
+        )
+        upload = Upload(self._wire, self._content, file.key, upload_id, write_id, layout, base)
+        # A plan is of the content as it was; a stream takes it as it is when a part is sent.
+        upload.is_useless = isinstance(layout, PlannedLayout) and file.changes != changes
+        self.upload = upload
+        await file.note_upload()
+        return upload
+
+    def _is_ready(self, number: int) -> bool:
+        return self._content.written.covers(*part_span(number))
+
+    def _ready(self, upload: Upload) -> Iterator[int]:
+        """The parts that can go ahead, one after the other; ends when none is complete."""
+        while not (self._is_sending or upload.is_over) and upload.stale_count <= STALE_PARTS_MAX:
+            if not self._is_ready(upload.ahead_count + 1):
+                return
+            upload.ahead_count += 1
+            if not upload.is_there(upload.ahead_count, self._content.size_bytes):
+                yield upload.ahead_count
+
+    async def _stream(self, file: Publishing, scope: trio.CancelScope) -> None:
+        upload = self.upload
+        try:
+            with scope:
+                upload = upload or await self._begin(file, StreamLayout(), is_final=False)
+                for number in self._ready(upload):
+                    ready = itertools.chain([number], self._ready(upload))
+                    await upload.send(ready, at_once=STREAM_PARTS_AT_ONCE)
+                self._may_stream = upload.stale_count <= STALE_PARTS_MAX
+        except StsfsError as exc:
+            # Nobody waits for it: whoever closes the file meets the trouble, or finds it over.
+            self._may_stream = upload is not None and upload.is_over
+            log.info("parts of %r do not go ahead any more: %s", file.key, exc)
+        finally:
+            self._stream_scope = None
+            self._stream_ended.set()
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        self._resumed = trio.Event()
+        try:
+            yield
+        finally:
+            self._resumed.set()
+            self._resumed = None
+
+
+def _raise_if_abandoned(file: Publishing) -> None:
+    if file.detached:
+        raise Abandoned

@@ -1,0 +1,136 @@
+"""What all files of one location are sent with: the store, and limits they share."""
+
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from stsfs.errors import StsfsError
+from stsfs.store.object_store import ObjectStore, ObjectWriter
+from stsfs.writer.content import StagedContent
+
+log = logging.getLogger(__name__)
+
+BODIES_BYTES_MAX = 64 * 1024 * 1024
+"""Bodies of single PUTs in memory at a time: four of the largest, or a thousand small ones."""
+
+ORPHANS_MAX = 1000
+"""Uploads that could not be given up and wait for another try; beyond it they are only logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocationName:
+    """One storage location, as records of staging files name it."""
+
+    location_id: int
+    uri: str
+    """`s3://bucket/prefix`."""
+
+    endpoint_url: str | None
+    label: str
+    """What the user typed for it."""
+
+
+class ByteBudget:
+    """So many bytes at a time; who asks first is served first. More than all there is waits for
+    all of it."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self._total_bytes = self._free_bytes = total_bytes
+        self._waiting: deque[tuple[int, trio.Event]] = deque()
+
+    @asynccontextmanager
+    async def taken(self, count_bytes: int) -> AsyncIterator[None]:
+        """Hold count_bytes of it."""
+        count_bytes = min(count_bytes, self._total_bytes)
+        await self._take(count_bytes)
+        try:
+            yield
+        finally:
+            self._free_bytes += count_bytes
+            self._serve()
+
+    async def _take(self, count_bytes: int) -> None:
+        if not self._waiting and count_bytes <= self._free_bytes:
+            self._free_bytes -= count_bytes
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return
+        mine = (count_bytes, trio.Event())
+        self._waiting.append(mine)
+        try:
+            await mine[1].wait()
+        except trio.Cancelled:
+            if mine[1].is_set():
+                self._free_bytes += count_bytes
+            else:
+                self._waiting.remove(mine)
+            self._serve()
+            raise
+
+    def _serve(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free_bytes:
+            count_bytes, granted = self._waiting.popleft()
+            self._free_bytes -= count_bytes
+            granted.set()
+
+
+class MemoryBody:
+    """Body of bytes in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    @property
+    def size_bytes(self) -> int:
+        """See Body."""
+        return len(self._data)
+
+    async def read(self, offset: int, size_bytes: int) -> bytes:
+        """See Body."""
+        await trio.lowlevel.checkpoint()
+        return self._data[offset : offset + size_bytes]
+
+
+class ContentBody:
+    """Body of bytes [start, stop) of a content, all of them present."""
+
+    def __init__(self, content: StagedContent, start: int, stop: int) -> None:
+        self._content, self._start = content, start
+        self.size_bytes = stop - start
+
+    async def read(self, offset: int, size_bytes: int) -> bytes:
+        """See Body."""
+        at = self._start + offset
+        return await self._content.read_present(at, at + size_bytes)
+
+
+class Wire:
+    """The store of a location, and what its files may take of it."""
+
+    def __init__(self, store: ObjectStore, writer: ObjectWriter, *, uploads_max: int) -> None:
+        self.store, self.writer = store, writer
+        self.uploads = trio.CapacityLimiter(uploads_max)
+        """Requests with a body; what reads needs connections, too."""
+
+        self.bodies = ByteBudget(BODIES_BYTES_MAX)
+        self.orphans: deque[tuple[str, str]] = deque(maxlen=ORPHANS_MAX)
+        """Key and id of uploads that could not be given up."""
+
+    async def abort(self, key: str, upload_id: str) -> bool:
+        """Give an upload up; False if that failed, and is tried again later."""
+        try:
+            await self.writer.abort_upload(key, upload_id)
+        except StsfsError as exc:
+            log.warning("upload %s of %r is not given up yet: %s", upload_id, key, exc)
+            self.orphans.append((key, upload_id))
+            return False
+        return True
+
+    async def abort_orphans(self) -> None:
+        """Try once more."""
+        for _ in range(len(self.orphans)):
+            if not await self.abort(*self.orphans.popleft()):
+                return

@@ -1,0 +1,15 @@
+"""What holds for every test."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from stsfs.daemon import core_dumps
+
+
+@pytest.fixture(autouse=True)
+def _core_files_as_they_were(monkeypatch):
+    """Commands that run in the process of the tests do not forbid core files for all after them."""
+    monkeypatch.setattr(core_dumps.resource, "setrlimit", lambda *_: None)
+    monkeypatch.setattr(core_dumps, "COREDUMP_FILTER", Path(os.devnull))

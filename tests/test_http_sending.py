@@ -1,0 +1,173 @@
+"""A body on its way out, against a server that reads it, answers early, stalls or closes."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from stsfs.demo.tls import make_local_tls
+from stsfs.errors import StagingFailure
+from stsfs.store import http_sending
+from stsfs.store.http_connection import connect
+from stsfs.store.http_sending import PIECE_BYTES
+from stsfs.store.http_wire import ConnectionBroken
+from tests.fakes import pattern
+from tests.scripted_server import served, with_length
+
+REQUEST = b"PUT /k HTTP/1.1\r\nHost: h\r\n\r\n"
+LARGE_BYTES = 24 * PIECE_BYTES
+"""More than both sockets of a connection take while nobody reads."""
+
+REFUSED = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\ndenied"
+
+
+class Bytes:
+    """A body in memory that notes what was asked of it; fails where it is told to."""
+
+    def __init__(self, data, *, fails_at=None):
+        self.size_bytes, self.sent_bytes = len(data), 0
+        self._data, self._fails_at = data, fails_at
+
+    async def read(self, offset, size_bytes):
+        await trio.lowlevel.checkpoint()
+        if self._fails_at is not None and offset >= self._fails_at:
+            raise StagingFailure("the disk is gone")
+        return self._data[offset : offset + size_bytes]
+
+    def sent(self, count_bytes):
+        assert count_bytes >= 0
+        self.sent_bytes += count_bytes
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def contexts(request, tmp_path):
+    if request.param == "plain":
+        return None, None
+    tls = make_local_tls(tmp_path)
+    return tls.client_context(), tls.server_context
+
+
+@asynccontextmanager
+async def connected(script, contexts=(None, None)):
+    client, server = contexts
+    async with served(script, tls=server) as (host, port):
+        connection = await connect(host, port, client)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+async def whole_body(connection, head):
+    return b"".join([piece async for piece in connection.body(head)])
+
+
+async def test_a_body_of_any_size_arrives_whole_and_is_told_byte_for_byte(contexts):
+    sizes = [0, 1, PIECE_BYTES - 1, PIECE_BYTES, 5 * PIECE_BYTES + 17, 3]
+    arrived = []
+
+    async def script(peer):
+        for size_bytes in sizes:
+            assert await peer.asked()
+            arrived.append(await peer.body(size_bytes))
+            await peer.send(with_length(b"%d" % size_bytes))
+
+    async with connected(script, contexts) as connection:
+        for size_bytes in sizes:
+            body = Bytes(pattern("body", size_bytes))
+            head = await connection.ask(REQUEST, body)
+            assert await whole_body(connection, head) == b"%d" % size_bytes
+            assert body.sent_bytes == size_bytes
+            assert connection.reusable
+    assert arrived == [pattern("body", size_bytes) for size_bytes in sizes]
+
+
+async def test_an_answer_before_the_end_is_heard_although_the_rest_is_never_read(contexts):
+    async def script(peer):
+        await peer.answer(REFUSED)
+        await trio.sleep_forever()
+
+    async with connected(script, contexts) as connection:
+        body = Bytes(bytes(LARGE_BYTES))
+        head = await connection.ask(REQUEST, body)
+        assert head.status == 403
+        assert await whole_body(connection, head) == b"denied"
+        assert body.sent_bytes < LARGE_BYTES
+        assert not connection.reusable
+
+
+async def test_an_answer_is_heard_although_the_server_closes_behind_it():
+    async def script(peer):
+        await peer.answer(REFUSED)  # what it has not read makes the close a reset
+
+    async with connected(script) as connection:
+        head = await connection.ask(REQUEST, Bytes(bytes(LARGE_BYTES)))
+        assert head.status == 403
+        assert not connection.reusable
+
+
+@pytest.mark.parametrize("reused", [False, True])
+async def test_a_connection_that_ends_without_an_answer_is_broken(reused):
+    async def script(peer):
+        await peer.asked()
+        await peer.reset()
+
+    async with connected(script) as connection:
+        connection.reused = reused
+        with pytest.raises(ConnectionBroken) as broken:
+            await connection.ask(REQUEST, Bytes(bytes(LARGE_BYTES)))
+        assert broken.value.unused == reused
+        assert not connection.reusable
+
+
+async def test_a_server_that_takes_nothing_more_is_given_up(monkeypatch):
+    monkeypatch.setattr(http_sending, "STALL_S", 0.05)
+
+    async def script(peer):
+        await peer.asked()
+        await trio.sleep_forever()
+
+    async with connected(script) as connection:
+        with pytest.raises(ConnectionBroken, match="nothing could be sent"):
+            await connection.ask(REQUEST, Bytes(bytes(LARGE_BYTES)))
+
+
+async def test_a_server_may_work_as_long_as_it_was_given(autojump_clock):
+    async def script(peer):
+        assert await peer.asked()
+        await trio.sleep_forever()
+
+    async with served(script) as (host, port):
+        connection = await connect(host, port, None)
+        begun_s = trio.current_time()
+        with pytest.raises(ConnectionBroken, match="no answer for 5 s"):
+            await connection.ask(REQUEST, Bytes(b"abc"), patience_s=5)
+        assert trio.current_time() - begun_s == pytest.approx(5, abs=0.5)
+        connection.close()
+
+
+@pytest.mark.parametrize("fails_at", [0, 20 * PIECE_BYTES])
+async def test_what_a_body_raises_comes_out_as_it_is(fails_at):
+    async def script(peer):
+        if await peer.asked():
+            with pytest.raises(AssertionError, match="in the middle"):
+                await peer.body(LARGE_BYTES)
+
+    async with connected(script) as connection:
+        with pytest.raises(StagingFailure):
+            await connection.ask(REQUEST, Bytes(bytes(LARGE_BYTES), fails_at=fails_at))
+        assert not connection.reusable
+
+
+async def test_a_cancelled_body_is_left_where_it_is(contexts):
+    async def script(peer):
+        await peer.asked()
+        await trio.sleep_forever()
+
+    async with connected(script, contexts) as connection:
+        body = Bytes(bytes(LARGE_BYTES))
+        with trio.move_on_after(0.05) as scope:
+            await connection.ask(REQUEST, body)
+        assert scope.cancelled_caught
+        assert 0 < body.sent_bytes < LARGE_BYTES
+        assert not connection.reusable

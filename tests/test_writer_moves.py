@@ -1,0 +1,257 @@
+"""Renames in S3: another client in between, failures at each step, a process that dies."""
+
+from contextlib import contextmanager
+
+import pytest
+import trio
+
+from stsfs.errors import AccessDenied, AlreadyExists, StoreFailure, WriteConflict, sole
+from stsfs.staging.directory import StagingDirectory
+from stsfs.store.object_store import Traits
+from stsfs.writer.moves import Mover
+from stsfs.writer.recovery import recover_at_mount
+from stsfs.writer.writing import Writers
+from tests.fakes import Fault, MemoryStore
+from tests.writer_stage import LOCATION
+
+SMALL = {"path": "a", "target_path": "b"}
+TREE = {f"base/a/{name}": name.encode() for name in ("", "1", "2", "3/", "3/4", "//odd")}
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@contextmanager
+def killed():
+    try:
+        yield
+    except BaseException as exc:
+        if not isinstance(sole(exc), Killed):
+            raise
+    else:
+        raise AssertionError("the process lives on")
+
+
+class Scene:
+    """A store and a mover over it."""
+
+    def __init__(self, path):
+        path.mkdir(exist_ok=True)
+        self.named = path
+        self.store = MemoryStore()
+        self.begin()
+
+    def begin(self):
+        self.staging = StagingDirectory.open(self.named)
+        self.mover = Mover(LOCATION, self.store, self.store.writer, self.staging)
+
+    def script(self, method, *faults):
+        self.store.script(method, *faults)
+
+    def names(self):
+        return {key: found.data for key, found in self.store.objects.items()}
+
+    def journals(self):
+        return list(self.staging.path.glob("*.move"))
+
+    async def move_tree(self):
+        page = await self.store.list_page("base/a/", delimiter="")
+        return await self.mover.move_tree(page.objects, "base/a/", "base/b/", **SMALL)
+
+    async def recovered(self):
+        """What the next process does first."""
+        self.staging.close()
+        self.store.scripts.clear()
+        self.begin()
+        writers = Writers(LOCATION, self.store, self.store.writer, self.staging)
+        return await recover_at_mount(writers, self.mover)
+
+
+@pytest.fixture
+def scene(tmp_path):
+    scene = Scene(tmp_path / "staging")
+    yield scene
+    scene.staging.close()
+
+
+def moved(tree):
+    return {key.replace("base/a/", "base/b/"): data for key, data in tree.items()}
+
+
+def put_tree(scene):
+    for key, data in TREE.items():
+        scene.store.put(key, data)
+
+
+async def test_an_object_moves_with_what_is_stored_beside_it(scene):
+    kept = Traits({"sample": "s1"}, "text/csv", "STANDARD_IA")
+    source = scene.store.put("base/a", b"abc", traits=kept, storage_class="STANDARD_IA")
+    scene.store.put("base/b", b"old")
+    version = await scene.mover.move_object(source, "base/b", storage_class="STANDARD_IA", **SMALL)
+    assert scene.names() == {"base/b": b"abc"}
+    assert version == (await _version(scene, "base/b"))
+    assert scene.store.objects["base/b"].traits == kept
+    assert scene.journals() == []
+
+
+async def _version(scene, key):
+    found = scene.store.objects[key]
+    return type(scene.store.put("base/other"))(1, key, found.etag, len(found.data))
+
+
+async def test_a_move_onto_what_another_client_made_is_refused_where_nothing_may_be_there(scene):
+    source = scene.store.put("base/a", b"abc")
+    scene.store.put("base/b", b"theirs")
+    with pytest.raises(AlreadyExists):
+        await scene.mover.move_object(source, "base/b", absent=True, **SMALL)
+    assert scene.names() == {"base/a": b"abc", "base/b": b"theirs"}
+
+
+async def test_a_longer_name_does_not_pass_for_the_target(scene):
+    source = scene.store.put("base/a", b"abc")
+    scene.store.put("base/b1", b"theirs")
+    await scene.mover.move_object(source, "base/b", absent=True, **SMALL)
+    assert scene.names() == {"base/b": b"abc", "base/b1": b"theirs"}
+
+
+async def test_a_source_that_was_replaced_before_the_copy_moves_nothing(scene):
+    source = scene.store.put("base/a", b"abc")
+    scene.store.put("base/a", b"theirs")
+    with pytest.raises(WriteConflict):
+        await scene.mover.move_object(source, "base/b", **SMALL)
+    assert scene.names() == {"base/a": b"theirs"}
+    assert scene.journals() == []
+
+
+async def test_a_source_that_was_replaced_after_the_copy_stays(scene):
+    source = scene.store.put("base/a", b"abc")
+    scene.script("copy", Fault(delay_s=0.01, happened=True))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: scene.mover.move_object(source, "base/b", **SMALL))
+        while "base/b" not in scene.store.objects:
+            await trio.sleep(0.001)
+        scene.store.put("base/a", b"theirs")
+    assert scene.names() == {"base/a": b"theirs", "base/b": b"abc"}
+
+
+async def test_a_role_that_may_not_delete_leaves_both_and_says_so(scene):
+    source = scene.store.put("base/a", b"abc")
+    scene.script("delete", Fault(AccessDenied("You may not delete.", remedy="Ask.")))
+    with pytest.raises(AccessDenied, match="both exist") as caught:
+        await scene.mover.move_object(source, "base/b", **SMALL)
+    assert caught.value.remedy == "Ask."
+    assert scene.names() == {"base/a": b"abc", "base/b": b"abc"}
+    assert scene.journals() == []
+
+
+async def test_a_tree_moves_hidden_keys_and_markers_too(scene):
+    put_tree(scene)
+    scene.store.put("base/ab", b"beside")
+    versions = await scene.move_tree()
+    assert scene.names() == moved(TREE) | {"base/ab": b"beside"}
+    assert {key: v.etag for key, v in versions.items()} == {
+        key: scene.store.objects[key].etag for key in moved(TREE)
+    }
+    assert scene.journals() == []
+
+
+@pytest.mark.parametrize("happened", [False, True])
+async def test_a_tree_of_which_one_copy_fails_is_as_before(scene, happened):
+    put_tree(scene)
+    scene.script("copy", None, None, Fault(StoreFailure("503"), happened=happened))
+    with pytest.raises(StoreFailure):
+        await scene.move_tree()
+    assert scene.names() == TREE
+    assert scene.journals() == []
+
+
+async def test_a_tree_of_which_one_object_was_replaced_is_as_before(scene):
+    put_tree(scene)
+    page = await scene.store.list_page("base/a/", delimiter="")
+    scene.store.put("base/a/2", b"theirs")
+    with pytest.raises(WriteConflict):
+        await scene.mover.move_tree(page.objects, "base/a/", "base/b/", **SMALL)
+    assert scene.names() == TREE | {"base/a/2": b"theirs"}
+
+
+async def test_a_tree_that_may_not_be_removed_exists_twice_and_the_error_says_so(scene):
+    put_tree(scene)
+    scene.script("delete", *[Fault(AccessDenied("no"))] * 20)
+    with pytest.raises(AccessDenied, match="both exist"):
+        await scene.move_tree()
+    assert scene.names() == TREE | moved(TREE)
+    assert scene.journals() == []
+
+
+@pytest.mark.parametrize("method", ["copy", "delete"])
+@pytest.mark.parametrize("happened", [False, True])
+@pytest.mark.parametrize("step", range(len(TREE)))
+async def test_a_tree_whose_move_is_killed_is_put_right_at_the_next_mount(
+    scene, method, happened, step
+):
+    put_tree(scene)
+    delay_s = 0.01 * (step % 2)  # in which the others get through
+    scene.script(method, *[None] * step, Fault(Killed(), happened=happened, delay_s=delay_s))
+    with killed():
+        await scene.move_tree()
+    assert len(scene.journals()) == 1
+    recovery = await scene.recovered()
+    assert scene.names() == (TREE if method == "copy" else moved(TREE))
+    assert len(recovery.moves) == 1
+    assert scene.journals() == []
+    assert (await scene.recovered()).moves == []
+
+
+@pytest.mark.parametrize("method", ["copy", "delete"])
+@pytest.mark.parametrize("happened", [False, True])
+async def test_a_file_whose_move_is_killed_has_one_name_at_the_next_mount(scene, method, happened):
+    source = scene.store.put("base/a", b"abc")
+    scene.store.put("base/b", b"old")
+    scene.script(method, Fault(Killed(), happened=happened))
+    with killed():
+        await scene.mover.move_object(source, "base/b", **SMALL)
+    await scene.recovered()
+    if (method, happened) == ("copy", False):
+        assert scene.names() == {"base/a": b"abc", "base/b": b"old"}
+    else:
+        assert scene.names() == {"base/b": b"abc"}
+
+
+@pytest.mark.parametrize("method", ["copy", "delete"])
+async def test_recovery_removes_nothing_that_others_have_put_there_or_left_alone(scene, method):
+    put_tree(scene)
+    scene.script(method, None, None, None, Fault(Killed(), delay_s=0.01))
+    with killed():
+        await scene.move_tree()
+    for key in list(scene.store.objects):
+        if key.endswith("1"):
+            scene.store.put(key, b"theirs")
+        if key.endswith("2") and key.startswith("base/b" if method == "delete" else "base/a"):
+            scene.store.delete(key)
+    before = scene.names()
+    await scene.recovered()
+    after = scene.names()
+    for key, data in before.items():
+        if data == b"theirs":
+            assert after[key] == data
+    for name in ("2", "3/4"):  # what existed once still does
+        assert {f"base/a/{name}", f"base/b/{name}"} & set(before) == set() or (
+            {f"base/a/{name}", f"base/b/{name}"} & set(after)
+        )
+
+
+async def test_trouble_during_recovery_leaves_the_move_to_the_next_mount(scene):
+    put_tree(scene)
+    scene.script("copy", None, None, Fault(Killed(), delay_s=0.01))
+    with killed():
+        await scene.move_tree()
+    scene.staging.close()
+    scene.begin()
+    scene.store.scripts.clear()
+    scene.script("delete", Fault(StoreFailure("503")))
+    writers = Writers(LOCATION, scene.store, scene.store.writer, scene.staging)
+    (sentence,) = (await recover_at_mount(writers, scene.mover)).moves
+    assert "not put right" in sentence
+    await scene.recovered()
+    assert scene.names() == TREE
