@@ -70,7 +70,7 @@ setup-test: $(VENV)/.setup-test test-tools $(SYNAPSECLIENT_VENV)/.setup ## the s
 demo: setup-demo ## a local S3 and a local Synapse, mounted and read: needs no account
 	@$(BIN)/stsfs demo $(ARGS)
 
-.PHONY: test check test-strict test-systemd soak bench format
+.PHONY: test check test-strict test-systemd soak large-write bench format
 test: setup-test check ## checks and tests
 	@$(BIN)/python -m pytest -m "not strict and not systemd" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
@@ -89,6 +89,9 @@ test-systemd: setup-test systemd-tools ## the units under a real systemd, in a c
 
 soak: setup-test ## twenty minutes of mixed readers while everything around the mount fails
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+large-write: setup-test ## 5 GiB written through a mount, read back after a remount
+	@$(BIN)/python -m tests.soak.large_write $(ARGS)
 
 bench: setup-test bench-tools ## compare speed with the peers that are installed
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -5,7 +5,8 @@ from importlib import resources
 
 from jsonschema import Draft202012Validator
 
-NAMES = ("status", "list", "explain", "info", "refresh", "verify", "find", "credentials", "cache")
+NAMES = ("status", "list", "explain", "rules", "info", "refresh", "verify", "find", "credentials",
+         "cache", "recover")  # fmt: skip
 
 
 def schema(name):

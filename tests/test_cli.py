@@ -228,8 +228,8 @@ def test_the_locations_of_one_argument_are_those_of_the_mount(parsed):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--rw"],
-        ["-o", "rw"],
+        ["--rw", "--view=entities"],
+        ["-o", "rw,view=entities"],
         ["-o", "fast"],
         ["-o", "umask=9"],
         ["--memory=much"],

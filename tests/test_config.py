@@ -27,7 +27,9 @@ def test_defaults_are_valid_and_frozen():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rw": True}, "not available"),
+        ({"rw": True, "staging_dir": Path("/s"), "view": "entities"}, "keys view"),
+        ({"rw": True, "staging_dir": Path("/m/s")}, "--staging-dir must not lie inside the mount"),
+        ({"rename_limit": 0}, "--rename-limit is 0; it must lie between 1 and 1000000."),
         ({"locations": (" ",)}, "empty"),
         ({"metadata_ttl_s": -1}, "--metadata-ttl is -1; it must lie between 0 and 86400 seconds."),
         ({"metadata_ttl_s": float("nan")}, "--metadata-ttl"),

@@ -13,6 +13,7 @@ from stsfs.daemon.mount_point import (
     check_cache_dir,
     check_fuse,
     check_mount_point,
+    check_staging_dir,
     claimed,
     clear_dead_mount,
 )
@@ -168,14 +169,17 @@ def test_a_claim_ends_with_its_process(tmp_path, monkeypatch):
         pass
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "fuse", "lustre", "cifs"])
-def test_blocks_are_not_kept_on_a_network_file_system(monkeypatch, kind):
+@pytest.mark.parametrize("kind", ["nfs4", "fuse.stsfs", "fuse", "lustre", "cifs"])
+@pytest.mark.parametrize("check", [check_cache_dir, check_staging_dir])
+def test_neither_blocks_nor_written_bytes_are_kept_on_a_network_file_system(
+    monkeypatch, check, kind
+):
     mounted = [MountEntry(Path("/"), "ext4", "d", "8:1"), MountEntry(M, kind, "server", "0:50")]
     monkeypatch.setattr(mountinfo, "mounts", lambda: mounted)
     with pytest.raises(BadArgument, match="no local disk") as raised:
-        check_cache_dir(M / "cache")
+        check(M / "cache")
     assert kind in raised.value.sentence
-    check_cache_dir(Path("/tmp/nvme"))
+    check(Path("/tmp/nvme"))
 
 
 def test_a_cache_directory_is_made_only_where_its_parent_is(tmp_path):

@@ -55,7 +55,7 @@ def test_the_defaults_of_options_are_those_of_the_command():
             assert told[option.opts[-1]] == option.show_default
         elif option.show_default:
             default = option.default
-            text = f"{default:g}" if isinstance(default, float) else default
+            text = f"{default:g}" if isinstance(default, int | float) else default
             assert told[option.opts[-1]] == text
 
 

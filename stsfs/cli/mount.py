@@ -12,6 +12,7 @@ from stsfs.cli import mounted
 from stsfs.cli.location_options import location_options, locations_of
 from stsfs.cli.mount_options import parse_mount_options
 from stsfs.cli.reporting import remember_debug
+from stsfs.cli.write_options import write_options
 from stsfs.daemon import mountinfo, runtime_dir
 from stsfs.daemon.config import (
     CACHE_BYTES_DEFAULT,
@@ -28,6 +29,7 @@ from stsfs.daemon.mount_point import (
     check_cache_dir,
     check_fuse,
     check_mount_point,
+    check_staging_dir,
     claimed,
     clear_dead_mount,
 )
@@ -78,7 +80,7 @@ _FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
 @click.argument("locations", metavar="LOCATION...", nargs=-1, required=True)
 @click.argument("mountpoint", type=click.Path(readable=False, path_type=Path))
 @click.option("-f", "--foreground", is_flag=True, help="Do not go into the background.")
-@click.option("--rw", is_flag=True, help="Mount for writing (not available in this version).")
+@write_options
 @click.option(
     "--metadata-ttl",
     type=float,
@@ -210,6 +212,8 @@ def mount(ctx: click.Context, /, mount_options: tuple[str, ...], **options: Any)
         check_fuse(allow_other=config.allow_other)
         if config.cache_dir is not None:
             check_cache_dir(config.cache_dir)
+        if config.rw and config.staging_dir is not None:
+            check_staging_dir(config.staging_dir)
         if config.foreground:
             ctx.exit(_serve_in_foreground(config, manager, claim))
         assert config.log_file is not None
@@ -231,6 +235,11 @@ def make_config(options: dict[str, Any]) -> MountConfig:
         mount_path=mount_path,
         foreground=options["foreground"],
         rw=options["rw"],
+        staging_dir=options["staging_dir"] or runtime_dir.staging_root(),
+        conditional_writes=options["conditional_writes"],
+        acl=options["acl"],
+        fsync=options["fsync"],
+        rename_limit=options["rename_limit"],
         metadata_ttl_s=options["metadata_ttl"],
         consistency=options["consistency"],
         view=options["view"],

@@ -44,6 +44,8 @@ def sections(answer: dict[str, Any]) -> Iterator[RenderableType]:
         yield _titled("Cost", fields(cost_rows(cost, answer.get("region"))))
     if cache := answer.get("cache"):
         yield _titled("Cache", fields(_cache(cache) | _disk(answer.get("disk_cache"))))
+    if (writing := answer.get("writing")) and writing["files"]:
+        yield _titled("Not in S3 yet", _written(writing))
     if handles := answer.get("handles"):
         yield _titled("Open files", _handles(handles, answer.get("open_files", 0)))
     if last := answer.get("errors"):
@@ -97,7 +99,7 @@ def _told(answer: dict[str, Any], *names: tuple[str, str]) -> dict[str, str]:
 
 
 def _requests(requests: dict[str, Any], throttled: int) -> RenderableType:
-    table = grid("kind", "count", "bytes", "repeated", "failed")
+    table = grid("kind", "count", "received", "sent", "repeated", "failed")
     for column in table.columns[1:]:
         column.justify = "right"
     for kind, numbers in requests.items():
@@ -105,6 +107,7 @@ def _requests(requests: dict[str, Any], throttled: int) -> RenderableType:
             kind,
             str(numbers.get("count", 0)),
             format_size(numbers.get("bytes", 0)),
+            format_size(numbers.get("sent_bytes", 0)),
             str(numbers.get("retries", 0)),
             str(numbers.get("failures", 0)),
         )
@@ -177,6 +180,22 @@ def _handles(handles: list[dict[str, Any]], count: int) -> RenderableType:
             table.add_row(path, size, "direct" if handle["direct"] else how, "", "")
     if count > len(handles):
         return Group(table, Text(f"and {count - len(handles)} more"))
+    return table
+
+
+def _written(writing: dict[str, Any]) -> RenderableType:
+    """What S3 has not got yet."""
+    table = grid("path", "size", "sent", "state", "why")
+    for each in writing.get("pending", []):
+        table.add_row(
+            printable(str(each["path"])),
+            format_size(each["size_bytes"]),
+            format_size(each["sent_bytes"]),
+            str(each["state"]),
+            printable(str(each["reason"])),
+        )
+    if (more := writing["files"] - len(writing.get("pending", []))) > 0:
+        return Group(table, Text(f"and {more} more"))
     return table
 
 

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import click
 
+from stsfs.cli.upload_progress import upload_progress
 from stsfs.daemon import mountinfo
 from stsfs.daemon import unmount as unmounting
+from stsfs.daemon.config import format_size
+from stsfs.errors import ChangesLeft
 
 WAIT_S_DEFAULT = 10.0
 TIMEOUT_S_DEFAULT = 60.0
@@ -28,14 +31,26 @@ TIMEOUT_S_DEFAULT = 60.0
     metavar="S",
     default=TIMEOUT_S_DEFAULT,
     show_default=True,
-    help="How long to wait for the daemon, in seconds.",
+    help="How long to wait for the daemon without progress, in seconds.",
 )
 def unmount(path: Path, lazy: bool, wait: float, timeout: float) -> None:
-    """Unmount PATH, also when its daemon is dead."""
-    unmounting.unmount(
-        mountinfo.resolve(path),
-        lazy=lazy,
-        timeout_s=timeout,
-        wait_s=wait,
-        waiting=lambda sentence: click.echo(f"stsfs: {sentence} Waiting {wait:g} s.", err=True),
+    """Unmount PATH, also when its daemon is dead. Waits until S3 has what was written."""
+    with upload_progress() as uploading:
+        left = unmounting.unmount(
+            mountinfo.resolve(path),
+            lazy=lazy,
+            timeout_s=timeout,
+            wait_s=wait,
+            waiting=lambda sentence: click.echo(f"stsfs: {sentence} Waiting {wait:g} s.", err=True),
+            uploading=uploading,
+        )
+    if left is None:
+        return
+    what = f"{left['files']} files ({format_size(left['left_bytes'])})"
+    first = "".join(f"\n  {each}" for each in left["paths"])
+    if lazy:
+        click.echo(f"stsfs: {what} have not reached S3 yet; the daemon goes on:{first}", err=True)
+        return
+    raise ChangesLeft(
+        f"{what} have not reached S3; they are kept:{first}", remedy="See `stsfs recover`."
     )

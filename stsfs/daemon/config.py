@@ -15,6 +15,8 @@ Consistency = Literal["open", "ttl"]
 ViewOption = Literal["auto", "keys", "entities"]
 Outside = Literal["fetch", "refuse"]
 Verify = Literal["off", "on-full-read"]
+ConditionalWrites = Literal["auto", "on", "off"]
+Fsync = Literal["local", "s3"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 KIB = 1024
@@ -25,6 +27,7 @@ UMASK_DEFAULT = 0o022
 METADATA_TTL_S_DEFAULT = 30.0
 DEADLINE_S_DEFAULT = 60.0
 CACHE_BYTES_DEFAULT = 100 * GIB
+RENAME_LIMIT_DEFAULT = 10_000
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b|)", re.IGNORECASE)
 _UNIT_BYTES = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": 1024 * GIB}
@@ -87,6 +90,9 @@ class PlaceOptions:
     """A day or a moment of the past, whose versions are shown; None: the present."""
 
     outside: Outside = "fetch"
+    rw: bool = False
+    """Ask for credentials that may write, and show keys."""
+
     metadata_ttl_s: float = METADATA_TTL_S_DEFAULT
 
     endpoint_url: str | None = None
@@ -133,7 +139,19 @@ class MountConfig(PlaceOptions):
     """Absolute, without symbolic links."""
 
     foreground: bool = False
-    rw: bool = False
+
+    staging_dir: Path | None = None
+    """Where what is being written lies until S3 has it; set where rw is."""
+
+    conditional_writes: ConditionalWrites = "auto"
+    """auto: for AWS itself, and nowhere else."""
+
+    acl: str | None = None
+    """Canned ACL of new objects; None: `bucket-owner-full-control` on Synapse's locations."""
+
+    fsync: Fsync = "local"
+    rename_limit: int = RENAME_LIMIT_DEFAULT
+    """Objects that the rename of a directory may move."""
 
     consistency: Consistency = "open"
     verify: Verify = "off"
@@ -163,13 +181,9 @@ class MountConfig(PlaceOptions):
     debug: bool = False
 
     def __post_init__(self) -> None:
-        if self.rw:
-            raise BadArgument(
-                "Writing is not available in this version: every mount is read-only.",
-                remedy="Leave out --rw; in fstab write `ro` among the options.",
-            )
         PlaceOptions.__post_init__(self)
         self._check_paths()
+        self._check_writing()
         _check_range("--uid", self.uid, 0, 2**32 - 2)
         _check_range("--gid", self.gid, 0, 2**32 - 2)
         if not 0 <= self.umask <= 0o777:
@@ -177,11 +191,27 @@ class MountConfig(PlaceOptions):
         _check_range("--read-ahead-kib", self.read_ahead_kib, 0, 64 * KIB, "KiB")
         self._check_sizes()
 
+    def _check_writing(self) -> None:
+        _check_range("--rename-limit", self.rename_limit, 1, 1_000_000)
+        if not self.rw:
+            return
+        assert self.staging_dir is not None
+        if self.view == "entities" or self.as_of is not None:
+            raise BadArgument(
+                "Writing is for the keys view of the present.",
+                remedy="Leave out --rw, or --view entities and --as-of.",
+            )
+
     def _check_paths(self) -> None:
-        for path in (self.mount_path, self.token_file, self.log_file, self.cache_dir):
+        local = {
+            "--log-file": self.log_file,
+            "--cache-dir": self.cache_dir,
+            "--staging-dir": self.staging_dir,
+        }
+        for path in (self.mount_path, self.token_file, *local.values()):
             # The daemon works in `/`: a relative path would mean another file there.
             assert path is None or path.is_absolute()
-        for option, path in (("--log-file", self.log_file), ("--cache-dir", self.cache_dir)):
+        for option, path in local.items():
             if path is not None and path.is_relative_to(self.mount_path):
                 raise BadArgument(f"{option} must not lie inside the mount.")
 

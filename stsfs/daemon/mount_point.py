@@ -98,17 +98,29 @@ def check_cache_dir(path: Path) -> None:
     Elsewhere they would be slower than the bucket, and SQLite's shared memory does not work. A
     path of which more than the end is missing is a disk that is not mounted, or mistyped.
     """
-    entry = mountinfo.mount_above(path)
-    if entry is not None and _NOT_LOCAL.match(entry.filesystem_type):
-        raise BadArgument(
-            f"--cache-dir {path} lies on {entry.path} ({entry.filesystem_type}), which is no local "
-            "disk.",
-            remedy="Name a directory on a local disk, or leave --cache-dir out.",
-        )
+    _check_local("--cache-dir", path, "leave --cache-dir out")
     if not path.exists() and not path.parent.is_dir():
         raise BadArgument(
             f"--cache-dir {path} cannot be made: {path.parent} does not exist.",
             remedy="Mount the disk that belongs there, or make the directory.",
+        )
+
+
+def check_staging_dir(path: Path) -> None:
+    """Insist on a local file system for what is being written. Raises BadArgument.
+
+    Elsewhere it would not be safe there when S3 cannot be reached, and might be this very mount.
+    """
+    _check_local("--staging-dir", path, "mount without --rw")
+
+
+def _check_local(option: str, path: Path, other_way: str) -> None:
+    entry = mountinfo.mount_above(path)
+    if entry is not None and _NOT_LOCAL.match(entry.filesystem_type):
+        raise BadArgument(
+            f"{option} {path} lies on {entry.path} ({entry.filesystem_type}), which is no local "
+            "disk.",
+            remedy=f"Name a directory on a local disk, or {other_way}.",
         )
 
 

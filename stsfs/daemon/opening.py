@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 KEYS_ASKED = Choice("keys", "it was asked for")
 ENTITIES_ASKED = Choice("entities", "it was asked for")
+WRITABLE = Choice("keys", "writing is for keys")
 
 
 async def open_places(config: PlaceOptions) -> Places:
@@ -48,6 +49,7 @@ async def open_places(config: PlaceOptions) -> Places:
         synapse_profile=config.synapse_profile,
         synapse_endpoint=config.synapse_endpoint,
         whole_bucket=config.whole_bucket,
+        rw=config.rw,
     )
     targets = [await trio.to_thread.run_sync(locks.location_of, each) for each in config.locations]
     asks_synapse = any(isinstance(_inner(each), SynapseTarget) for each in targets)
@@ -64,6 +66,12 @@ async def open_places(config: PlaceOptions) -> Places:
 def _inner(target: Target | LockTarget) -> Target:
     """The location itself, where a lock of it was named."""
     return target.target if isinstance(target, LockTarget) else target
+
+
+def _why_keys(target: Target, config: PlaceOptions) -> Choice:
+    if config.view == "keys":
+        return KEYS_ASKED
+    return WRITABLE if isinstance(target, SynapseTarget) else NOT_SYNAPSE
 
 
 class _Opening:
@@ -157,8 +165,8 @@ class _Opening:
     async def _choose(self, place: Place, target: Target) -> None:
         """Decide about the view, and build what it needs."""
         config = self._config
-        if not isinstance(target, SynapseTarget) or config.view == "keys":
-            place.choice = KEYS_ASKED if config.view == "keys" else NOT_SYNAPSE
+        if not isinstance(target, SynapseTarget) or config.view == "keys" or config.rw:
+            place.choice = _why_keys(target, config)
             if config.view == "entities":
                 raise BadArgument(
                     f"{target} is a place in S3: Synapse does not show it.",
@@ -239,6 +247,11 @@ class _Opening:
     def _show_lock(self, place: Place, target: LockTarget) -> None:
         """Show the versions of a lock. Raises BadArgument for options that mean nothing then."""
         lock, config, location = target.lock, self._config, place.location
+        if config.rw:
+            raise BadArgument(
+                f"{target} is a lock file: it shows versions, which nobody changes.",
+                remedy="Leave out --rw.",
+            )
         pinned_on = iso(lock.pinned_unix_s)
         place.choice = Choice("lock", f"pinned on {pinned_on} from {lock.location}")
         for option, value in (("--as-of", config.as_of), ("--index-view", config.index_view)):

@@ -11,12 +11,14 @@ from stsfs.credentials.lease import CredentialLease
 from stsfs.daemon.config import PlaceOptions
 from stsfs.daemon.locks import LockTarget
 from stsfs.daemon.logs import register_secret
-from stsfs.entities.choose import Choice
+from stsfs.entities.choose import MANAGED, Choice
 from stsfs.entities.location import EntityLocation
 from stsfs.entities.lock_view import LockSource, LockView
 from stsfs.location.location import Location
 from stsfs.location.parse import Target
 from stsfs.location.resolve import Resolved, SynapseAccess
+from stsfs.location.rules_place import rules_place
+from stsfs.rules import question as rules
 from stsfs.store.presigned_store import PresignedStore
 from stsfs.store.router import StoreRouter
 from stsfs.store.s3_store import S3Store
@@ -72,6 +74,7 @@ class Place:
         self.choice = NOT_SYNAPSE
         self.entities: EntityLocation | None = None
         self.lock: LockSource | None = None
+        self._config = config
         first = wanted.resolved.first
         self.lease = CredentialLease(_Discreet(wanted.resolved.source, first), first=first)
         self.store = S3Store(
@@ -88,6 +91,17 @@ class Place:
     def disk_name(self) -> str:
         """What the disk cache knows the location by, whoever mounts it."""
         return f"{self.location.endpoint_url or 'aws'}/{self.location.bucket}"
+
+    @property
+    def rules_place(self) -> rules.Place:
+        """What the rules want to know of it, once its view is chosen."""
+        return rules_place(
+            self.location,
+            shown=self.choice.view,
+            writable=self._config.rw,
+            whole_bucket=self._config.whole_bucket,
+            managed=True if self.choice == MANAGED else None,
+        )
 
     def root(self, parent: Directory | None = None) -> Directory:
         """The directory that shows it: the root of the mount, or below parent. Called once."""

@@ -18,8 +18,15 @@ _WORDS = ("source", "date", "region", "currency")
 _REQUESTS = ("get", "list")
 _TRANSFERS = ("within_region", "other_region", "internet")
 
-_BILLED_AS = {"get": "get", "confirm": "get", "list": "list"}
-"""Which request of S3 is behind each kind that the store counts."""
+_BILLED_AS = {
+    "get": "get", "confirm": "get", "traits": "get",
+    "list": "list", "put": "list", "begin": "list", "part": "list", "part_copy": "list",
+    "complete": "list", "copy": "list",
+}  # fmt: skip
+"""Which price of S3 is that of each kind that the store counts: what changes costs as a LIST.
+
+What only ends something (`delete`, `abort`) is free.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,9 @@ def cost(counts: Mapping[str, KindCount], table: PriceTable) -> dict[str, object
     """
     requests = dict.fromkeys(_REQUESTS, 0.0)
     for kind, count in counts.items():
-        billed_as = _BILLED_AS[kind]
+        billed_as = _BILLED_AS.get(kind)
+        if billed_as is None:
+            continue
         requests[billed_as] += count.requests * table.per_1000_requests[billed_as] / 1000
     received_gb = sum(count.received_bytes for count in counts.values()) / GB_BYTES
     return {

@@ -13,6 +13,8 @@ from stsfs.daemon.places import Place
 from stsfs.entities.nodes import EntityFile
 from stsfs.errors import BadArgument, NotFound, StsfsError
 from stsfs.fuse import errno_table
+from stsfs.location.rules_place import place_record, way_place
+from stsfs.rules.question import Place as RulesPlace
 from stsfs.store.object_store import ObjectVersion
 from stsfs.vfs import explain
 from stsfs.vfs.explain import Verdict
@@ -48,6 +50,7 @@ class Questions:
             "explain": self.explain,
             "info": self.info,
             "refresh": self.refresh,
+            "rules": self.rules,
             "digests": self.digests,
         }
 
@@ -57,7 +60,10 @@ class Questions:
         last = self.refusals.of_path(found.path)
         place = self._place(found)
         facts = self.inspector.facts(
-            found, _why_no_credentials(place), refused_before=last is not None
+            found,
+            _why_no_credentials(place),
+            place=self._rules_place(found),
+            refused_before=last is not None,
         )
         lease = place.lease.status()
         return {
@@ -69,7 +75,7 @@ class Questions:
             "size_bytes": facts.size_bytes if found.kind == "file" else None,
             "storage_class": facts.storage_class or None,
             "read": _verdict(explain.reading(facts)),
-            "change": _verdict(explain.changing(facts)) | {"errno": errno.errorcode[errno.EROFS]},
+            "change": _verdict(explain.changing(facts)),
             "last_refusal": None if last is None else refusal_record(last),
             "known": await self._known(found),
             "credentials": None
@@ -139,6 +145,10 @@ class Questions:
         """Drop what is known of a path, here and in the kernel."""
         return asdict(await self.inspector.forget(_path(request), self.kernel))
 
+    async def rules(self, request: Request) -> Answer:
+        """Which rules concern the place that a path lies in, and what is known of it."""
+        return place_record(self._rules_place(await self.inspector.find(_path(request))))
+
     async def _known(self, found: Found) -> Answer:
         """What is remembered of a path at this moment."""
         node = found.node
@@ -157,13 +167,24 @@ class Questions:
 
     def _place(self, found: Found) -> Place:
         """The location that a path lies in; the first where it lies in none."""
+        return self._location(found) or next(iter(self.places.values()))
+
+    def _location(self, found: Found) -> Place | None:
         node = found.node or found.parent
         at: Directory | None = node.parent if isinstance(node, File) else node
         while at is not None:
             if at.site.location_id in self.places:
                 return self.places[at.site.location_id]
             at = at.parent
-        return next(iter(self.places.values()))
+        return None
+
+    def _rules_place(self, found: Found) -> RulesPlace:
+        """What the rules want to know of the place that a path lies in."""
+        place = self._place(found).rules_place
+        leads_on = found.node is not None or found.parent is not None
+        if leads_on and self._location(found) is None:
+            return way_place("this mount", writable=place.writable)
+        return place
 
 
 def _why_no_credentials(place: Place) -> StsfsError | None:

@@ -44,6 +44,8 @@ class MountRecord:
     control_socket: Path
     started_at_unix_s: float
     log_file: Path | None = None
+    staging_dir: Path | None = None
+    """Where what it has not uploaded lies; None: it does not write, or is of an earlier version."""
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""
@@ -61,6 +63,7 @@ class MountRecord:
             control_socket=Path(values["control_socket"]),
             started_at_unix_s=float(values["started_at_unix_s"]),
             log_file=Path(values["log_file"]) if values["log_file"] else None,
+            staging_dir=Path(values["staging_dir"]) if values.get("staging_dir") else None,
         )
 
 
@@ -96,6 +99,18 @@ def log_dir() -> Path:
     if os.geteuid() == 0 and not os.environ.get("XDG_STATE_HOME"):
         return _private(Path("/var/log/stsfs"))
     return _private(platformdirs.user_state_path("stsfs", appauthor=False))
+
+
+def attribute_index() -> Path:
+    """Modes and times that were set through mounts of this user; not created."""
+    return staging_root().with_name("attributes.sqlite")
+
+
+def staging_root() -> Path:
+    """Where mounts keep what S3 has not got yet, unless they are told otherwise; not created."""
+    if os.geteuid() == 0 and not os.environ.get("XDG_STATE_HOME"):
+        return Path("/var/lib/stsfs/staging")
+    return platformdirs.user_state_path("stsfs", appauthor=False) / "staging"
 
 
 def mount_id(mount_path: Path) -> str:

@@ -25,10 +25,13 @@ from stsfs.daemon.questions import Questions
 from stsfs.daemon.runtime_dir import MountRecord
 from stsfs.daemon.status import Status
 from stsfs.daemon.watchdog import answers, keep_status, keep_watchdog, status_line
+from stsfs.daemon.writing import Writing, drain
+from stsfs.errors import StsfsError
 from stsfs.fuse.kernel_cache import KernelCache
 from stsfs.fuse.kernel_limits import READ_AHEAD_KIB, KernelLimits, raise_read_ahead
 from stsfs.fuse.operations import Appearance, Operations
 from stsfs.fuse.session import MAX_BACKGROUND, Session
+from stsfs.fuse.write_operations import WriteOperations, WriteXattrOperations
 from stsfs.fuse.xattrs import Origin, XattrOperations
 from stsfs.store.object_store import ObjectStore
 from stsfs.vfs.inspector import Inspector
@@ -36,6 +39,7 @@ from stsfs.vfs.refusals import Refusals
 from stsfs.vfs.tree import Tree
 from stsfs.vfs.verifying import Verification
 from stsfs.vfs.vfs import Vfs
+from stsfs.vfs.writing import WritingVfs
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +56,11 @@ def serve_mount(config: MountConfig, manager: ServiceManager, ready: Callable[[]
 async def _serve(config: MountConfig, manager: ServiceManager, ready: Callable[[], None]) -> int:
     places = await open_places(config)
     try:
-        await _Mount(config, places, manager).serve(ready)
+        mount = _Mount(config, places, manager)
+        try:
+            await mount.serve(ready)
+        finally:
+            mount.close()
     finally:
         await places.aclose()
     return 0
@@ -76,16 +84,14 @@ class _Mount:
         )
         self._cache = BlockCache(pool, router, self._disk)
         self._tree = Tree(places.root(), metadata_ttl_s=config.metadata_ttl_s)
-        self._vfs = Vfs(
-            self._tree,
-            self._cache,
-            trust_listings=config.consistency == "ttl",
-            verification=None if config.verify == "off" else Verification(),
-        )
+        self._writing = Writing(config, places) if config.rw else None
+        self._vfs = self._make_vfs()
         self._refusals = Refusals()
         self._inspector = Inspector(self._tree, self._cache, self._vfs)
         self._operations = self._make_operations(Appearance(config.uid, config.gid, config.umask))
         self._session = Session(str(config.mount_path))
+        self._kernel = KernelCache(self._session.duplicate)
+        self._is_ready = trio.Event()
         self._limits = KernelLimits(max_background=MAX_BACKGROUND)
 
     async def serve(self, ready: Callable[[], None]) -> None:
@@ -103,6 +109,8 @@ class _Mount:
             await background.start(self._cache.run)
             await background.start(self._pressure.run)
             await background.start(self._tree.run)
+            if self._writing is not None:
+                await background.start(self._writing.run, self._show_anew)
             background.start_soon(collect_when_idle, lambda: self._operations.served)
             # Whether the location can be listed at all is better said now than by the first `ls`.
             await self._tree.listing(self._tree.inodes.root)
@@ -120,20 +128,41 @@ class _Mount:
                     self._session.close()
             background.cancel_scope.cancel()
 
+    def close(self) -> None:
+        """Give up what the mount owns on the local disk."""
+        if self._writing is not None:
+            self._writing.close()
+
+    def _make_vfs(self) -> Vfs:
+        trust_listings = self._config.consistency == "ttl"
+        if self._writing is not None:
+            writable = self._writing.writable()
+            return WritingVfs(self._tree, self._cache, writable, trust_listings=trust_listings)
+        return Vfs(
+            self._tree,
+            self._cache,
+            trust_listings=trust_listings,
+            verification=None if self._config.verify == "off" else Verification(),
+        )
+
     def _make_operations(self, appearance: Appearance) -> Operations:
-        deadline_s = self._config.deadline_s
+        vfs, refusals, deadline_s = self._vfs, self._refusals, self._config.deadline_s
         if not self._config.xattrs:
-            return Operations(self._vfs, self._refusals, appearance, deadline_s=deadline_s)
+            if isinstance(vfs, WritingVfs):
+                return WriteOperations(vfs, refusals, appearance, deadline_s=deadline_s)
+            return Operations(vfs, refusals, appearance, deadline_s=deadline_s)
+        inspector = self._inspector
+        origins = {
+            each.location_id: Origin(each.location.label, each.location.bucket)
+            for each in self._places.all
+        }
+        if isinstance(vfs, WritingVfs):
+            return WriteXattrOperations(
+                vfs, refusals, appearance, deadline_s=deadline_s, inspector=inspector,
+                origins=origins,
+            )  # fmt: skip
         return XattrOperations(
-            self._vfs,
-            self._refusals,
-            appearance,
-            deadline_s=deadline_s,
-            inspector=self._inspector,
-            origins={
-                each.location_id: Origin(each.location.label, each.location.bucket)
-                for each in self._places.all
-            },
+            vfs, refusals, appearance, deadline_s=deadline_s, inspector=inspector, origins=origins
         )
 
     def _make_disk(self, pool: BlockPool, store: ObjectStore) -> DiskTier | None:
@@ -142,6 +171,14 @@ class _Mount:
         directory = CacheDirectory.of_user(self._config.cache_dir)
         disk = DiskCache(directory, limit_bytes=self._config.cache_bytes)
         return DiskTier(disk, store, self._places.disk_names, pool)
+
+    async def _show_anew(self, path: str) -> None:
+        """Something has come to S3, but not by way of the kernel: whoever looks now finds it."""
+        await self._is_ready.wait()
+        try:
+            await self._inspector.forget(path, self._kernel)
+        except StsfsError as exc:
+            log.warning("%r may not be seen at once: %s", path, exc)
 
     _answered = False
 
@@ -153,12 +190,17 @@ class _Mount:
             await self._raise_kernel_limits()
             record = self._record()
             handlers = self._questions().handlers()
-            handlers |= {"status": self._status, "unmount": self._unmount}
+            handlers |= {
+                "status": self._status,
+                "unmount": self._unmount,
+                "unsaved": self._unsaved,
+            }
             await serving.start(serve_control, record.control_socket, handlers)
             runtime_dir.write_record(record)
             try:
                 self._answered = True
                 ready()
+                self._is_ready.set()
                 serving.start_soon(keep_status, self._manager, self._status_line)
                 serving.start_soon(keep_watchdog, self._manager, self._answers)
                 for place in self._places.all:
@@ -187,6 +229,8 @@ class _Mount:
         await self._session.serve()
         self._manager.tell("STOPPING=1")
         log.info("%s is no longer mounted", self._config.mount_path)
+        if self._writing is not None:
+            await drain(self._writing, self._manager)
         serving.cancel()
 
     async def _stop_on_signal(self, signals: AsyncIterator[int]) -> None:
@@ -216,7 +260,7 @@ class _Mount:
             {place.location_id: place for place in self._places.all},
             self._inspector,
             self._refusals,
-            KernelCache(self._session.duplicate),
+            self._kernel,
             None if self._disk is None else self._disk.held_bytes,
         )
 
@@ -232,11 +276,17 @@ class _Mount:
             self._limits,
             self._pressure,
             self._disk,
+            self._writing,
         ).answer(with_hidden=bool(request.get("hidden")))
 
     async def _unmount(self, request: dict[str, object]) -> dict[str, object]:
         await self._end()
         return {}
+
+    async def _unsaved(self, request: dict[str, object]) -> dict[str, object]:
+        if self._writing is None:
+            return {"files": 0}
+        return dict(self._writing.unsaved())
 
     def _record(self) -> MountRecord:
         path = self._config.mount_path
@@ -248,13 +298,20 @@ class _Mount:
             control_socket=runtime_dir.control_socket(path),
             started_at_unix_s=time.time(),
             log_file=self._config.log_file,
+            staging_dir=self._config.staging_dir if self._config.rw else None,
         )
 
     def _mount_options(self) -> list[str]:
-        """For fusermount3; `ro` lets the kernel itself refuse every change with EROFS."""
+        """For fusermount3; with `ro` the kernel itself refuses every change, with EROFS."""
         # As typed, because mount(8) looks for the first field of a line in fstab.
         source = self._config.location.replace("\\", "\\\\").replace(",", "\\,")
-        options = ["ro", "nosuid", "nodev", "default_permissions", "subtype=stsfs"]
+        options = [
+            "rw" if self._config.rw else "ro",
+            "nosuid",
+            "nodev",
+            "default_permissions",
+            "subtype=stsfs",
+        ]
         if self._config.allow_other:
             options.append("allow_other")
         return [*options, f"fsname={source}"]

@@ -13,6 +13,7 @@ from stsfs.daemon.places import Place, Places
 from stsfs.daemon.pressure import PressureWatch
 from stsfs.daemon.prices import cost, own_prices
 from stsfs.daemon.questions import refusal_record
+from stsfs.daemon.writing import Writing
 from stsfs.fuse.kernel_limits import KernelLimits
 from stsfs.store.counters import KindCount, StoreCounters
 from stsfs.vfs.inspector import Inspector
@@ -49,6 +50,7 @@ class Status:
     limits: KernelLimits
     pressure: PressureWatch
     disk_cache: DiskCacheStatus | None = None
+    writing: Writing | None = None
 
     async def answer(self, *, with_hidden: bool = False) -> dict[str, object]:
         """Everything, with units in the names; hidden keys by name only when asked for."""
@@ -65,7 +67,7 @@ class Status:
             "as_of": self.config.as_of,
             "locations": [await _place(place) for place in self.places.all],
             "synapse_requests": self._synapse(),
-            "mode": "read-only",
+            "mode": "read-only" if self.writing is None else "read-write",
             "consistency": self.config.consistency,
             "metadata_ttl_s": self.config.metadata_ttl_s,
             "mount_path": str(self.config.mount_path),
@@ -75,8 +77,8 @@ class Status:
             "inodes": len(self.tree.inodes),
             "credentials": _credentials(first),
             "requests": {
-                kind: {"count": n.requests, "bytes": n.received_bytes, "retries": n.retries,
-                       "failures": n.failures}
+                kind: {"count": n.requests, "bytes": n.received_bytes, "sent_bytes": n.sent_bytes,
+                       "retries": n.retries, "failures": n.failures}
                 for kind, n in sorted(kinds.items())
             },
             "cost": self._cost(kinds),
@@ -91,6 +93,7 @@ class Status:
                 **asdict(cache),
             },
             "disk_cache": None if self.disk_cache is None else self.disk_cache.status(),
+            "writing": None if self.writing is None else self.writing.status(),
             "handles": [
                 _handle(each) for each in self.vfs.open_handles()[:HANDLES_SHOWN]
             ],
@@ -171,6 +174,7 @@ def _sum_of_kinds(stores: Sequence[StoreCounters]) -> dict[str, KindCount]:
             into = total.of(kind)
             into.requests += count.requests
             into.received_bytes += count.received_bytes
+            into.sent_bytes += count.sent_bytes
             into.retries += count.retries
             into.failures += count.failures
     return total.kinds

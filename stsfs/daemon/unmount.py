@@ -12,14 +12,16 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from stsfs.daemon import mountinfo, runtime_dir
 from stsfs.daemon.control_client import ask
 from stsfs.daemon.holders import holders
 from stsfs.daemon.runtime_dir import KnownMount, MountRecord
-from stsfs.errors import AccessDenied, DeadlineExceeded, MountBusy, NoSuchMount
+from stsfs.errors import AccessDenied, DeadlineExceeded, MountBusy, NoSuchMount, StsfsError
+from stsfs.staging.left import LeftBehind, what_is_left
 
 MNT_DETACH = 2
 """umount2(2): take the name away now, the mount itself when its last file is closed."""
@@ -28,7 +30,17 @@ UMOUNT_NOFOLLOW = 8
 
 
 LOOK_AGAIN_S = 0.5
-"""Between attempts to unmount: nobody announces that a file was closed."""
+"""Between attempts to unmount, and looks at uploads: nobody announces that a file was closed."""
+
+PATHS_TOLD = 10
+"""Of what is left; `stsfs recover` tells all."""
+
+ANSWER_S = 5.0
+"""For the daemon to say what it has not uploaded."""
+
+Unsaved = Mapping[str, Any]
+"""The answer to `unsaved`: `files`, `left_bytes` and the first `paths`; while it lasts, also
+`sent_bytes`."""
 
 
 def unmount(
@@ -38,13 +50,16 @@ def unmount(
     timeout_s: float,
     wait_s: float = 0.0,
     waiting: Callable[[str], None] = lambda sentence: None,
-) -> None:
+    uploading: Callable[[Unsaved], None] = lambda unsaved: None,
+) -> Unsaved | None:
     """Unmount the stsfs mount at `path` (from `mountinfo.resolve`) and wait for its daemon.
 
-    Open files are waited for up to `wait_s` seconds, and `waiting` is told who holds them. A lazy
-    unmount does not wait: the daemon serves the files that are still open. Raises NoSuchMount,
-    MountBusy, AccessDenied, or DeadlineExceeded if the daemon is not gone after `timeout_s`
-    seconds.
+    Open files are waited for up to `wait_s` seconds, and `waiting` is told who holds them; then
+    uploads, of which `uploading` is told, as long as they get on. A lazy unmount does not wait: the
+    daemon serves the files that are still open. Returns what has not been uploaded, None where that
+    is nothing: of a lazy unmount so far, else what is left for `stsfs recover`. Raises NoSuchMount,
+    MountBusy, AccessDenied, or DeadlineExceeded if the daemon is not gone `timeout_s` seconds after
+    the last progress.
     """
     os.chdir("/")  # our own working directory may be what keeps it busy
     known = runtime_dir.find(path)
@@ -57,16 +72,22 @@ def unmount(
             raise NoSuchMount(f"{path} is not a mount.", remedy=_where_else(known))
         if entry is not None and not entry.is_stsfs:
             raise NoSuchMount(f"{path} is a mount, but not of stsfs ({entry.filesystem_type}).")
+        left = None
+        if record is not None and lazy:
+            left = _unsaved(record)
         if entry is not None:
             _detach_when_free(path, lazy=lazy, wait_s=wait_s, waiting=waiting)
         elif record is not None:
             ask(record.control_socket, "unmount", timeout_s=timeout_s, arguments={"lazy": lazy})
-        if record is not None and process is not None and not lazy:
-            _wait_for_end(record, process, timeout_s)
+        if record is not None and not lazy:
+            if process is not None:
+                _wait_for_end(record, process, timeout_s, uploading)
+            left = _left_behind(record)
     finally:
         if process is not None:
             os.close(process)
     runtime_dir.records()  # prunes what a dead daemon left behind
+    return left
 
 
 def _detach_when_free(
@@ -136,12 +157,62 @@ def _open_process(record: MountRecord) -> int | None:
     return None
 
 
-def _wait_for_end(record: MountRecord, process: int, timeout_s: float) -> None:
-    if not select.select([process], [], [], timeout_s)[0]:
-        raise DeadlineExceeded(
-            f"{record.mount_path} is unmounted, but its daemon ({record.pid}) has not ended yet.",
-            remedy=f"Its log: {record.log_file}" if record.log_file else "",
-        )
+def _wait_for_end(
+    record: MountRecord, process: int, timeout_s: float, uploading: Callable[[Unsaved], None]
+) -> None:
+    """Return when the process has ended; it may take long, as long as its uploads get on."""
+    deadline_s = time.monotonic() + timeout_s
+    before: Unsaved | None = None
+    while not select.select([process], [], [], LOOK_AGAIN_S)[0]:
+        now = _unsaved(record)
+        if now is not None:
+            uploading(now)
+            if before is None or now["sent_bytes"] > before["sent_bytes"]:
+                deadline_s = time.monotonic() + timeout_s
+        before = now
+        if time.monotonic() >= deadline_s:
+            raise DeadlineExceeded(
+                f"{record.mount_path} is unmounted, but its daemon ({record.pid}) has not ended"
+                " yet.",
+                remedy=f"Its log: {record.log_file}" if record.log_file else "",
+            )
+
+
+def _left_behind(record: MountRecord) -> Unsaved | None:
+    """What a process that has ended has left on the disk; None if that is nothing.
+
+    Not what it has said last: it may have uploaded that since, or have said nothing at all.
+    """
+    if record.staging_dir is None:
+        return None
+    whose = (str(record.mount_path), record.pid)
+    found = [
+        each
+        for each in what_is_left(record.staging_dir)
+        if each.owner.info is not None
+        and (each.owner.info.mount_path, each.owner.info.pid) == whose
+    ]
+    if not found:
+        return None
+    paths = [each.id if each.record is None else f"/{each.record.path}" for each in found]
+    return {
+        "files": len(found),
+        "left_bytes": sum(_size_bytes(each) for each in found if isinstance(each, LeftBehind)),
+        "paths": paths[:PATHS_TOLD],
+    }
+
+
+def _size_bytes(left: LeftBehind) -> int:
+    return left.stored_bytes if left.record is None else left.record.size_bytes
+
+
+def _unsaved(record: MountRecord) -> Unsaved | None:
+    """What the daemon has not uploaded; None if that is nothing, or it does not answer."""
+    try:
+        answer = ask(record.control_socket, "unsaved", timeout_s=ANSWER_S)
+    except StsfsError:
+        return None
+    return answer if answer["files"] else None
 
 
 def _where_else(known: KnownMount | None) -> str:

@@ -8,6 +8,7 @@ import errno
 import functools
 import itertools
 import logging
+import math
 import stat
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import pyfuse3
 import trio
 
-from stsfs.errors import DeadlineExceeded, StsfsError, sole, without_frames
+from stsfs.errors import DeadlineExceeded, StaleVersion, StsfsError, sole, without_frames
 from stsfs.fuse import errno_table
 from stsfs.vfs.nodes import Directory, Node
 from stsfs.vfs.refusals import Refusals
@@ -35,6 +36,12 @@ BLOCK_512 = 512
 ENTRIES_MAX = 256
 """Directory entries of one reply: a millisecond, during which nobody else is answered."""
 
+OF_HANDLES = frozenset({"read", "readdir", "write", "flush", "fsync", "close"})
+"""Operations whose number is that of a handle."""
+
+OF_NAMES = frozenset({"lookup", "create", "mknod", "mkdir", "rmdir", "unlink", "symlink", "rename"})
+"""Operations whose number is that of a directory, and whose next argument is a name in it."""
+
 
 def handler(
     fn: Callable[Concatenate[Self, int, P], Coroutine[Any, Any, T]],
@@ -45,18 +52,35 @@ def handler(
     uninterruptible sleep, out of reach even of SIGKILL, until the reply. For the same reason a
     request is shielded from the end of the loop that read it: it is answered first.
     """
+    return _answering(fn, is_change=False)
 
+
+def change_handler(
+    fn: Callable[Concatenate[Self, int, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Self, int, P], Coroutine[Any, Any, T]]:
+    """The same for a request that changes something, which takes as long as it makes progress.
+
+    The store ends every request that makes none. What is half done is not broken off with the
+    mount, but ends first.
+    """
+    return _answering(fn, is_change=True)
+
+
+def _answering(
+    fn: Callable[Concatenate[Self, int, P], Coroutine[Any, Any, T]], *, is_change: bool
+) -> Callable[Concatenate[Self, int, P], Coroutine[Any, Any, T]]:
     @functools.wraps(fn)
     async def answer(self: Self, number: int, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        deadline_s = trio.current_time() + self.deadline_s
+        deadline_s = math.inf if is_change else trio.current_time() + self.deadline_s
+        scopes = self.changes_under_way if is_change else self.under_way
         try:
             with trio.CancelScope(shield=True, deadline=deadline_s) as scope:
-                self.under_way.add(scope)
+                scopes.add(scope)
                 self.served += 1
                 try:
                     return await fn(self, number, *args, **kwargs)
                 finally:
-                    self.under_way.discard(scope)
+                    scopes.discard(scope)
             if trio.current_time() < deadline_s:
                 raise pyfuse3.FUSEError(errno.ENOTCONN)  # the mount ends, see `cut_short`
             raise DeadlineExceeded(f"No answer within {self.deadline_s:g} s.")
@@ -86,6 +110,7 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self.deadline_s = deadline_s
         self.under_way: set[trio.CancelScope] = set()
+        self.changes_under_way: set[trio.CancelScope] = set()
         self.served = 0
         self._vfs = vfs
         self._refusals = refusals
@@ -94,8 +119,13 @@ class Operations(pyfuse3.Operations):
         self._directory_mode = stat.S_IFDIR | (0o555 & ~appearance.umask)
 
     def cut_short(self) -> None:
-        """The mount ends: answer what is under way now, with ENOTCONN."""
+        """The mount ends: answer with ENOTCONN what is under way; changes end by themselves."""
         for scope in self.under_way:
+            scope.cancel()
+
+    def give_up_changes(self) -> None:
+        """Nobody waits for changes any more: answer them, too. What is staged stays staged."""
+        for scope in self.changes_under_way:
             scope.cancel()
 
     @handler
@@ -184,16 +214,19 @@ class Operations(pyfuse3.Operations):
                 if isinstance(exc, StsfsError):
                     sentence, remedy = exc.sentence, exc.remedy
                 name = errno.errorcode[reply.errno]
-                self._refusals.note(path, operation, name, sentence, remedy)
+                is_repeated = operation == "open" and isinstance(exc, StaleVersion)
+                self._refusals.note(
+                    path, operation, name, sentence, remedy, is_repeated=is_repeated
+                )
         if isinstance(exc, StsfsError):
             without_frames(exc)
         return pyfuse3.FUSEError(reply.errno)
 
     def _path(self, operation: str, number: int, args: tuple[Any, ...]) -> str:
-        if operation in {"read", "readdir"}:
+        if operation in OF_HANDLES:
             return self._vfs.handle_path(number)
         path = self._vfs.path(number)
-        if operation == "lookup":
+        if operation in OF_NAMES:
             name: bytes = args[0]
             return f"{path.rstrip('/')}/{name.decode('utf-8', 'backslashreplace')}"
         return path

@@ -5,9 +5,7 @@ import re
 from dataclasses import dataclass
 
 from stsfs.errors import BadArgument
-
-KEY_BYTES_MAX = 1024
-"""Of S3 (https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html)."""
+from stsfs.rules.question import KEY_BYTES_MAX
 
 _WHAT_TO_TYPE = (
     "Type a Synapse id (syn12345), its page (https://www.synapse.org/Synapse:syn12345),"

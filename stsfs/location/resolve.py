@@ -9,9 +9,11 @@ import trio
 from stsfs.credentials.aws_chain import AwsChainSource, endpoint_of_chain, region_of_chain
 from stsfs.credentials.credentials import Credentials, CredentialSource
 from stsfs.credentials.synapse_sts import SynapseStsSource
-from stsfs.errors import WholeBucketRefused
 from stsfs.location.location import Location
 from stsfs.location.parse import S3Target, SynapseTarget
+from stsfs.location.rules_place import rules_place
+from stsfs.rules.asking import check
+from stsfs.rules.question import Question, Spot
 from stsfs.synapse.client import SynapseClient
 from stsfs.synapse.endpoints import Endpoints
 from stsfs.synapse.tokens import TokenChain
@@ -133,13 +135,7 @@ def synapse_location(
     target: SynapseTarget, bucket: str, base_key: str, options: ResolveOptions
 ) -> Location:
     """Return the place that Synapse has named; raises WholeBucketRefused."""
-    if not base_key and not options.whole_bucket:
-        raise WholeBucketRefused(
-            f"The storage location of {target} has no base key: its credentials cover all of"
-            f" the bucket {bucket}, also what belongs to other projects.",
-            remedy="Add --whole-bucket if that is what you want.",
-        )
-    return Location(
+    location = Location(
         label=str(target),
         bucket=bucket,
         base_key=base_key,
@@ -148,3 +144,6 @@ def synapse_location(
         synapse_id=target.synapse_id,
         reserved_names=SYNAPSE_RESERVED_NAMES,
     )
+    place = rules_place(location, writable=options.rw, whole_bucket=options.whole_bucket)
+    check(Question(operation="mount", at=Spot(place)))
+    return location

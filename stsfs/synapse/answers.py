@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Mapping
 
 from stsfs import errors
+from stsfs.rules.asking import ask
+from stsfs.rules.question import Place, Question, Spot
 
 WEB_URL = "https://www.synapse.org"
 
@@ -159,13 +161,11 @@ def _not_sts(entity_id: str, _: str) -> errors.StsfsError:
 
 
 def _managed_read_only(entity_id: str, _: str) -> errors.StsfsError:
-    return errors.ManagedStorageReadOnly(
-        f"{entity_id} lies in storage managed by Synapse, which cannot be written through STS.",
-        remedy=(
-            "Mount it without --rw, and upload with the Synapse clients; or use a folder on a "
-            "bucket of your own."
-        ),
+    refused = ask(
+        Question(operation="mount_rw", at=Spot(Place(label=entity_id, storage="managed")))
     )
+    assert refused is not None
+    return refused
 
 
 def _unmet_requirements(entity_id: str, _: str) -> errors.StsfsError:

@@ -6,7 +6,10 @@ Facts in, sentences out; `inspector` gathers the facts.
 from dataclasses import dataclass
 from typing import Literal
 
-from stsfs.errors import ArchivedObject, NotFound, StsfsError
+from stsfs.errors import ArchivedObject, NotADirectory, NotFound, StsfsError
+from stsfs.rules import question as rules
+from stsfs.rules.asking import ask
+from stsfs.rules.question import Place, Question, Spot
 from stsfs.vfs.nodes import NAME_BYTES_MAX
 
 Kind = Literal["file", "directory", "absent", "hidden", "reserved", "unknown"]
@@ -16,12 +19,24 @@ ARCHIVED_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """S3's storage classes whose objects are read only after they have been restored."""
 
 
+READ_ONLY = Place(label="this mount", storage="s3")
+"""What the rules are told where nobody has told us of a location."""
+
+_NOWHERE = Spot(READ_ONLY)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """All that a verdict may depend on."""
 
     kind: Kind
     key: str
+    spot: Spot = _NOWHERE
+    """What the rules know of the path; of the root of a location, its own place."""
+
+    touched: rules.Kind = "file"
+    """What a change would touch, in the words of the rules."""
+
     by_key: bool = True
     """Paths there are keys, and not what a view makes of something else."""
 
@@ -33,6 +48,9 @@ class Facts:
 
     shadows: bool = False
     """The directory hides an object of the same key."""
+
+    staged: bool = False
+    """Its content is here, in a staging file, until S3 has it."""
 
     size_bytes: int = 0
     storage_class: str = ""
@@ -77,6 +95,8 @@ def why_hidden(key: str, prefix: str) -> str:
 def what(facts: Facts) -> str:
     """What the path is, in a sentence."""
     match facts.kind:
+        case "file" if facts.staged:
+            return "A file that is being written here."
         case "file":
             return "A file: one version of an object."
         case "directory" if facts.shadows:
@@ -121,6 +141,8 @@ def reading(facts: Facts) -> Verdict:
 
 
 def _reading_file(facts: Facts) -> Verdict:
+    if facts.staged:
+        return Verdict(True, "Reads see what has been written, on the local disk.")
     complete = facts.held_bytes >= facts.size_bytes
     if facts.outdated:
         return Verdict(
@@ -149,14 +171,59 @@ def _refused(error: StsfsError) -> Verdict:
 
 
 def changing(facts: Facts) -> Verdict:
-    """What any change there would meet: the kernel itself says EROFS, without asking us."""
-    sentence = "This mount is read-only: this version of stsfs mounts no other way."
-    if facts.kind == "reserved":
-        return Verdict(False, f"{sentence} And owner.txt is Synapse's alone.")
-    if not facts.by_key:
-        return Verdict(False, sentence, "Change it with another client.")
-    return Verdict(
-        False,
-        sentence,
-        "Change the bucket with another client; then `stsfs refresh` shows it at once.",
-    )
+    """What a change there would meet: of the file, in the directory, or by making something.
+
+    What is allowed may have exceptions, which the sentence names.
+    """
+    error = ask(_first_change(facts))
+    if error is None:
+        error = _other_obstacle(facts)
+    if error is not None:
+        return _refused(error)
+    match facts.kind:
+        case "file":
+            allowed, others = "It can be written", [_removal(facts), _rename(facts)]
+        case "directory":
+            allowed, others = "Files and directories can be made in it", [_removal(facts)]
+            if facts.touched == "directory":
+                others.append(_rename(facts))
+        case _:
+            allowed, others = "A file or a directory can be made there", []
+    if not facts.spot.name:  # the root of the mount: it is the kernel that keeps it where it is
+        others = []
+    refusals = [error for each in others if (error := ask(each)) is not None]
+    if refusals:
+        return Verdict(True, f"{allowed}; it cannot be moved or removed. {refusals[0].sentence}")
+    more = ", and it can be moved and removed" if others else ""
+    return Verdict(True, f"{allowed}{more}. S3 itself has the last word.")
+
+
+def _first_change(facts: Facts) -> Question:
+    """What somebody would try there first."""
+    match facts.kind:
+        case "directory":
+            inside = Spot(facts.spot.place, facts.key, b"x")  # the shortest name that there is
+            return Question(operation="create", at=inside)
+        case "absent" | "reserved":
+            return Question(operation="create", at=facts.spot)
+        case "file" | "hidden" | "unknown":
+            return Question(operation="write", at=facts.spot)
+
+
+def _removal(facts: Facts) -> Question:
+    operation: rules.Operation = "unlink" if facts.kind == "file" else "rmdir"
+    return Question(operation=operation, at=facts.spot, kind=facts.touched)
+
+
+def _rename(facts: Facts) -> Question:
+    """To any other name in its directory."""
+    return Question(operation="rename", at=facts.spot, to=facts.spot, kind=facts.touched)
+
+
+def _other_obstacle(facts: Facts) -> StsfsError | None:
+    """What stands in the way where the rules would allow it."""
+    if facts.kind == "hidden":
+        return reading(facts).error
+    if facts.kind == "unknown" or isinstance(facts.error, NotADirectory):
+        return facts.error
+    return facts.credentials

@@ -12,9 +12,11 @@ import trio
 from stsfs.cache.block_cache import BlockCache
 from stsfs.cache.content import Content
 from stsfs.errors import DeadlineExceeded, NameTooLong, NotADirectory, NotFound, StsfsError
+from stsfs.rules import question as rules
+from stsfs.rules.question import Place, Spot
 from stsfs.store.object_store import ObjectVersion
 from stsfs.vfs import explain
-from stsfs.vfs.explain import Facts
+from stsfs.vfs.explain import READ_ONLY, Facts
 from stsfs.vfs.nodes import Directory, File, Node
 from stsfs.vfs.tree import Tree
 from stsfs.vfs.vfs import Vfs
@@ -119,14 +121,22 @@ class Inspector:
         return Found(shown, _kind(node), node.key, parent, node)
 
     def facts(
-        self, found: Found, credentials: StsfsError | None, *, refused_before: bool = False
+        self,
+        found: Found,
+        credentials: StsfsError | None,
+        *,
+        place: Place = READ_ONLY,
+        refused_before: bool = False,
     ) -> Facts:
         """All that the rules want to know; credentials is why there are none."""
         node = found.node
+        spot, touched = _spot(found, place), _touched(found, place)
         if not isinstance(node, File):
             return Facts(
                 kind=found.kind,
                 key=found.key,
+                spot=spot,
+                touched=touched,
                 by_key=self._is_by_key(found),
                 error=found.error,
                 reason=found.reason,
@@ -138,7 +148,10 @@ class Inspector:
         return Facts(
             kind="file",
             key=found.key,
+            spot=spot,
+            touched=touched,
             by_key=self._is_by_key(found),
+            staged=node.staged is not None,
             size_bytes=size_bytes,
             storage_class=node.storage_class,
             outdated=node.outdated,
@@ -273,6 +286,22 @@ class _Inside:
 
 def _kind(node: Node) -> explain.Kind:
     return "file" if isinstance(node, File) else "directory"
+
+
+def _spot(found: Found, place: Place) -> Spot:
+    """A path in the words of the rules; its name is empty for the root of the mount."""
+    if found.parent is None and found.kind == "directory":
+        return Spot(place, found.key)
+    prefix, slash, _ = found.key.removesuffix("/").rpartition("/")
+    return Spot(place, prefix + slash, _encoded(found.path.rpartition("/")[2]))
+
+
+def _touched(found: Found, place: Place) -> rules.Kind:
+    if not isinstance(found.node, Directory):
+        return "file"
+    if place.storage == "none":
+        return "way"
+    return "root" if found.node.is_site_root else "directory"
 
 
 def _key(parent: Directory | None, name: bytes) -> str | None:

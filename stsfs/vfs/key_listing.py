@@ -2,11 +2,15 @@
 
 Keys come in byte order: `a`, `a-1`, `a.x`, `a/…`. Where both `a` and `a/…` exist the directory is
 shown and the object hidden, so an object is held back until the pages have passed its `/`.
+
+What this mount has changed itself since the listing was begun is known better here than by pages
+that may have been asked for before: for these names pages say nothing.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 
+from stsfs.staging.attribute_rows import Attributes
 from stsfs.store.object_store import ListedObject, ListPage
 from stsfs.vfs.listing import Listing, is_file_name
 from stsfs.vfs.nodes import Directory, Node
@@ -34,10 +38,24 @@ def pieces(page: ListPage, keys_max: int) -> Iterator[ListPage]:
 class KeyListing(Listing):
     """One directory as LIST pages show it."""
 
-    def __init__(self, directory: Directory, make_node: MakeNode, *, expires_s: float) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        make_node: MakeNode,
+        *,
+        expires_s: float,
+        recalled: dict[str, Attributes] | None = None,
+    ) -> None:
         super().__init__(directory, expires_s=expires_s)
+        self.recalled = {} if recalled is None else recalled
+        """For make_node: what is remembered of the keys of the page at hand."""
+
         self.prefix = directory.prefix
         self.next_token: str | None = None
+        self.has_marker = False
+        """The directory has an object of its own (`dir/`), and exists without entries, too."""
+
+        self._ours: dict[bytes, Node | None] = {}  # only while there are pages to come
         self._make_node: MakeNode | None = make_node
         self._reserved = directory.site.reserved_names if directory.is_site_root else frozenset()
         self._held_back: list[tuple[bytes, ListedObject]] = []
@@ -50,6 +68,8 @@ class KeyListing(Listing):
             self.next_token = page.next_token
             self.complete = page.next_token is None
         skip = len(self.prefix)
+        if page.objects and page.objects[0].key == self.prefix:
+            self.has_marker = True
         found: list[tuple[bytes, ListedObject | None]] = [
             (key[skip:].encode(), listed)
             for listed in page.objects
@@ -62,6 +82,18 @@ class KeyListing(Listing):
         self._emit(found)
         if self.complete:
             self._make_node = None  # it knows the nodes of the listing before this one
+            self._ours.clear()
+
+    def change(self, name: bytes, node: Node | None) -> None:
+        """See Listing."""
+        if not self.complete:
+            self._ours[name] = node
+        super().change(name, node)
+
+    def know_empty(self) -> None:
+        """There is nothing to ask: the directory was made a moment ago."""
+        self.pages, self.complete, self.has_marker = 1, True, True
+        self._make_node = None
 
     def settle(self, name: bytes, *, is_directory: bool) -> None:
         """Decide about a held-back name without the pages that would tell."""
@@ -77,7 +109,7 @@ class KeyListing(Listing):
 
     def passed(self, name: bytes) -> bool:
         """Whether the pages so far say all about name: as a file and as a directory."""
-        return self.complete or self._passed >= name + b"/"
+        return self.complete or name in self._ours or self._passed >= name + b"/"
 
     def _emit(self, found: Iterable[tuple[bytes, ListedObject | None]]) -> None:
         directories = {name[:-1] for name, listed in found if listed is None}
@@ -95,6 +127,8 @@ class KeyListing(Listing):
                 self._held_back.append((name, listed))
 
     def _show(self, name: bytes, listed: ListedObject | None, key: str) -> None:
+        if name in self._ours:
+            return
         if not is_file_name(name):
             self.hidden.add(key)
             return

@@ -7,12 +7,15 @@ from functools import partial
 import trio
 
 from stsfs.errors import StaleVersion
-from stsfs.store.object_store import ListedObject, ObjectVersion
+from stsfs.staging.attribute_rows import Attributes
+from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion
+from stsfs.vfs.changes import LocalChanges
 from stsfs.vfs.explain import why_hidden
 from stsfs.vfs.key_listing import KeyListing, pieces
 from stsfs.vfs.listing import Listing, is_file_name
 from stsfs.vfs.nodes import Directory, File, Node, is_outdated, new_number
 from stsfs.vfs.probes import Probes
+from stsfs.vfs.recall import Recall
 from stsfs.vfs.view import Found
 
 PIECE_KEYS = 200
@@ -25,23 +28,38 @@ class KeysView:
     def __init__(self, metadata_ttl_s: float) -> None:
         self._ttl_s = metadata_ttl_s
         self._probed: dict[Directory, Probes] = {}
+        self._changes: LocalChanges | None = None
+        self.recall: Recall | None = None
+        """Knows modes and times that were set here; None: nothing was."""
+
+    def change(self) -> LocalChanges:
+        """Begin to show what is changed here. Called once."""
+        assert self._changes is None
+        self._changes = LocalChanges(self._probed)
+        return self._changes
 
     def begin(self, directory: Directory, old: Listing | None) -> KeyListing:
         """See View."""
         return self._new_listing(directory, {} if old is None else old.by_name)
 
     def _new_listing(self, directory: Directory, known: Mapping[bytes, Node | None]) -> KeyListing:
-        return KeyListing(
+        recalled: dict[str, Attributes] = {}
+        listing = KeyListing(
             directory,
-            partial(self._node, directory, known),
+            partial(self._node, directory, known, recalled),
             expires_s=trio.current_time() + self._ttl_s,
+            recalled=recalled,
         )
+        if self._changes is not None:
+            self._changes.begun(listing)
+        return listing
 
     async def next_page(self, listing: Listing) -> None:
         """See View. In pieces, so that no reader of cached bytes waits for a thousand names."""
         assert isinstance(listing, KeyListing)
         store = listing.directory.site.store
         page = await store.list_page(listing.prefix, token=listing.next_token)
+        await self._recall(listing, page)
         with trio.CancelScope(shield=True):  # a page is taken whole or not at all
             *first, last = pieces(page, PIECE_KEYS)
             for piece in first:
@@ -50,8 +68,13 @@ class KeysView:
         listing.add(last)
 
     def special(self, parent: Directory, name: bytes) -> Node | None:
-        """There is none."""
-        return None
+        """What is pinned: it is in no page."""
+        return None if self._changes is None else self._changes.of(parent).get(name)
+
+    async def _recall(self, listing: KeyListing, page: ListPage) -> None:
+        if self.recall is not None:
+            listing.recalled.clear()
+            listing.recalled.update(await self.recall.of_page(listing.directory, page))
 
     def told(self, parent: Directory, name: bytes) -> Node | None:
         """See View."""
@@ -110,8 +133,10 @@ class KeysView:
         if known is not None and not is_outdated(known[0]):
             return known
         prefix = parent.prefix + name.decode()
-        page = await parent.site.store.list_page(prefix)
         small = self._new_listing(parent, listing.by_name)
+        page = await parent.site.store.list_page(prefix)
+        await self._recall(small, page)
+        small.expires_s = trio.current_time() + self._ttl_s
         small.add(page)
         if not small.passed(name):
             below = await parent.site.store.list_page(f"{prefix}/", keys_max=1)
@@ -130,6 +155,7 @@ class KeysView:
         self,
         parent: Directory,
         known: Mapping[bytes, Node | None],
+        recalled: Mapping[str, Attributes],
         name: bytes,
         listed: ListedObject | None,
     ) -> Node:
@@ -141,15 +167,20 @@ class KeysView:
                 if isinstance(old, Directory):
                     return old
             prefix = f"{parent.prefix}{name.decode()}/"
-            return Directory(new_number(), parent.site, prefix, parent, name)
+            made = Directory(new_number(), parent.site, prefix, parent, name)
+            if (known_here := recalled.get(prefix)) is not None:
+                made.mode, made.own_modified_ns = known_here.mode, known_here.mtime_ns
+            return made
         version = ObjectVersion(parent.site.location_id, listed.key, listed.etag, listed.size_bytes)
         for old in olds:
             if isinstance(old, File) and old.version == version:
+                if old.outdated and old.staged is not None:
+                    continue  # what is written here was over this version, and lost to another
                 if old.outdated:
                     # It was put back, or this page is older than what outdated it: ask.
                     old.outdated, old.successor = False, True
                 return old
-        return File(
+        file = File(
             new_number(),
             parent,
             name,
@@ -158,3 +189,9 @@ class KeysView:
             listed.storage_class,
             successor=any(is_outdated(old) for old in olds),
         )
+        known_here = recalled.get(listed.key)
+        if known_here is not None and known_here.etag == listed.etag:
+            file.mode = known_here.mode
+            if known_here.mtime_ns is not None:
+                file.modified_ns = known_here.mtime_ns
+        return file

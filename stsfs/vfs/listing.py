@@ -56,6 +56,10 @@ class Listing:
         """Why the latest page could not be read."""
 
         self.entries: list[Node] = []
+        self.counted = 0
+        """Entries that the tree has counted against its limit."""
+
+        self._absent: set[int] = set()  # entries that were taken away after their page came
         self._by_name: dict[bytes, Node | None] = {}
         self._places: dict[bytes, int] | None = None  # index of each name; made when first needed
 
@@ -91,8 +95,25 @@ class Listing:
         """
         self._by_name[name] = node
         index = self._place(name)
-        if index is not None and node is not None:
+        if index is None:
+            return
+        if node is None:
+            self._absent.add(index)
+        else:
+            self._absent.discard(index)
             self.entries[index] = node
+
+    def change(self, name: bytes, node: Node | None) -> None:
+        """We have changed a name ourselves: its node now, or None where it is gone."""
+        if node is not None and self._place(name) is None:
+            self.show(node)
+        else:
+            self.replace(name, node)
+
+    @property
+    def shown_count(self) -> int:
+        """Entries that pages have shown, and that are still there."""
+        return len(self.entries) - len(self._absent)
 
     def after(self, node: Node, count_max: int) -> list[Node]:
         """What follows an entry, count_max at most; nothing if it is no longer one."""
@@ -103,8 +124,7 @@ class Listing:
 
     def shown(self, index: int) -> Node | None:
         """The entry at an index; None where it was taken away after its page came."""
-        node = self.entries[index]
-        return node if self._by_name.get(node.name) is node else None
+        return None if index in self._absent else self.entries[index]
 
     def _place(self, name: bytes) -> int | None:
         if self._places is None:

@@ -2,7 +2,8 @@
 
 The kernel's page cache belongs to an inode. Two versions of an object must therefore never share
 one: a changed object is a new `File` with a new number, and the old one stays what it was for
-whoever has it open.
+whoever has it open. Only what is changed through this very mount keeps its number, because then
+the kernel has seen each change itself.
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from stsfs.store.object_store import ObjectStore, ObjectVersion
 
 if TYPE_CHECKING:
     from stsfs.vfs.view import View
+    from stsfs.writer.staged_file import StagedFile
 
 ROOT_INODE = 1
 NAME_BYTES_MAX = 255
@@ -57,6 +59,12 @@ class Directory:
     looked_up: "dict[bytes, Node]" = field(default_factory=dict)
     """The entries that the kernel refers to now: they keep their numbers, whatever is forgotten."""
 
+    mode: int | None = None
+    """Permission bits that were set here; None: those of the mount."""
+
+    own_modified_ns: int | None = None
+    """The time that was set here."""
+
     @property
     def key(self) -> str:
         """What the keys below have in common; what names the folder where keys do not."""
@@ -65,7 +73,7 @@ class Directory:
     @property
     def modified_ns(self) -> int:
         """What stat shows as its time."""
-        return self.site.modified_ns
+        return self.site.modified_ns if self.own_modified_ns is None else self.own_modified_ns
 
     @property
     def is_site_root(self) -> bool:
@@ -75,13 +83,13 @@ class Directory:
 
 @dataclass(slots=True, eq=False)
 class File:
-    """One version of an object, as a listing showed it."""
+    """One version of an object, as a listing showed it, or what is being written here."""
 
     inode: int
     parent: Directory
     name: bytes
     version: ObjectVersion | None
-    """None until the first open, in views that learn it only then."""
+    """None until the first open, in views that learn it only then, and while S3 has none."""
 
     modified_ns: int
     storage_class: str
@@ -92,9 +100,17 @@ class File:
     successor: bool = False
     """Found in place of an outdated version (or once more after that), and not confirmed yet."""
 
+    mode: int | None = None
+    """Permission bits that were set here; None: those of the mount."""
+
+    staged: "StagedFile | None" = None
+    """Its content, while it is being written here; whoever reads meanwhile reads that."""
+
     @property
     def key(self) -> str:
         """The object's key, as far as it is known."""
+        if self.staged is not None:
+            return self.staged.key
         return "" if self.version is None else self.version.key
 
     @property
@@ -105,6 +121,8 @@ class File:
     @property
     def size_bytes(self) -> int | None:
         """What stat shows; None while nobody has asked for it (see View.attributes)."""
+        if self.staged is not None:
+            return self.staged.size_bytes
         return None if self.version is None else self.version.size_bytes
 
 
@@ -151,8 +169,19 @@ class InodeTable:
         assert node.lookup_count >= 0, f"inode {inode} forgotten more often than looked up"
         if not node.lookup_count:
             del self._by_number[inode]
-            if node.parent is not None and node.parent.looked_up.get(node.name) is node:
-                del node.parent.looked_up[node.name]
+            self.unlink(node)
+
+    def unlink(self, node: Node) -> None:
+        """The name of a node is its own no longer; the number is, as long as the kernel has it."""
+        if node.parent is not None and node.parent.looked_up.get(node.name) is node:
+            del node.parent.looked_up[node.name]
+
+    def move(self, node: Node, parent: Directory, name: bytes) -> None:
+        """Give a node another name. What had it before must be unlinked."""
+        self.unlink(node)
+        node.parent, node.name = parent, name
+        if node.lookup_count:
+            parent.looked_up[name] = node
 
 
 def is_outdated(node: Node | None) -> bool:

@@ -31,11 +31,21 @@ class Refusals:
         self._last: deque[Refusal] = deque(maxlen=LAST_MAX)
         self._by_path: LRUCache[str, Refusal] = LRUCache(PATHS_MAX)
 
-    def note(self, path: str, operation: str, errno_name: str, sentence: str, remedy: str) -> None:
-        """Remember one more."""
+    def note(
+        self,
+        path: str,
+        operation: str,
+        errno_name: str,
+        sentence: str,
+        remedy: str,
+        *,
+        is_repeated: bool = False,
+    ) -> None:
+        """Remember one more; is_repeated: the kernel tries again, and nobody may have heard."""
         refusal = Refusal(path, operation, errno_name, sentence, remedy, self._now_unix_s())
         self._last.append(refusal)
-        self._by_path[path] = refusal
+        if not (is_repeated and path in self._by_path):
+            self._by_path[path] = refusal
 
     def last(self, count: int) -> list[Refusal]:
         """The newest ones, newest first."""

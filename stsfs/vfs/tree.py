@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import trio
 
 from stsfs.errors import NameTooLong, NotADirectory, SessionExpired, StsfsError
+from stsfs.vfs.changes import LocalChanges
 from stsfs.vfs.keys_view import KeysView
 from stsfs.vfs.listing import Listing, is_file_name
 from stsfs.vfs.nodes import (
@@ -24,6 +25,7 @@ from stsfs.vfs.nodes import (
     is_outdated,
     path_of,
 )
+from stsfs.vfs.recall import Recall
 from stsfs.vfs.view import Found, View
 
 log = logging.getLogger(__name__)
@@ -122,7 +124,12 @@ class Tree:
         Waits until there is at least one, or the listing has ended. While a reader is at one page
         the next is under way.
         """
-        while len(listing.entries) <= start and not listing.complete:
+        while True:
+            # What was taken away after its page came is passed over: no entry would mean the end.
+            while start < len(listing.entries) and listing.shown(start) is None:
+                start += 1
+            if start < len(listing.entries) or listing.complete:
+                break
             await self._next_page(listing)
         near_end = len(listing.entries) - start <= PAGE_KEYS
         if near_end and not listing.complete and self._nursery is not None:
@@ -171,6 +178,33 @@ class Tree:
         view.distrust(directory)
         return view.forget(directory) or bool(listings)
 
+    def change(self) -> LocalChanges:
+        """Begin to change names of keys: what must be told of each change, and has the last word.
+
+        Called once, before anything is listed.
+        """
+        return self._keys.change()
+
+    def recall_by(self, recall: Recall) -> None:
+        """Give nodes the modes and times that it knows."""
+        self._keys.recall = recall
+
+    def know_empty(self, directory: Directory) -> None:
+        """A directory was made a moment ago: there is nothing to ask about it."""
+        listing = self._keys.begin(directory, None)
+        listing.know_empty()
+        self._keep(directory, listing)
+
+    def retire(self, directory: Directory) -> None:
+        """A directory is gone, or is called otherwise: forget what was listed of it."""
+        self.distrust(directory)
+        self._drop(directory)
+
+    def distrust_all(self) -> None:
+        """Ask anew about every directory."""
+        for directory in self.known_directories():
+            self.distrust(directory)
+
     async def _begin(self, directory: Directory) -> Listing:
         """List a directory anew, first page only; several callers share one request."""
         old = self._listed.get(directory)
@@ -203,11 +237,10 @@ class Tree:
             return
         arrived = self._under_way[listing] = trio.Event()
         listing.failure = None
-        before = len(listing.entries)
         try:
             await self.view(listing.directory).next_page(listing)
             if self._listed.get(listing.directory) is listing:
-                self._listed_entries += len(listing.entries) - before
+                self._count(listing)
         except StsfsError as exc:
             listing.failure = exc
             raise
@@ -228,15 +261,21 @@ class Tree:
         """Remember a listing, and forget the oldest ones when there are too many entries."""
         self._drop(directory)
         self._listed[directory] = listing
-        self._listed_entries += len(listing.entries) + 1
+        self._count(listing)
         while len(self._listed) > 1 and self._listed_entries > LISTED_ENTRIES_MAX:
             self._drop(next(iter(self._listed)))
 
     def _drop(self, directory: Directory) -> None:
         listing = self._listed.pop(directory, None)
         if listing is not None:
-            self._listed_entries -= len(listing.entries) + 1
+            self._listed_entries -= listing.counted
+            listing.counted = 0
         self.view(directory).forget(directory)
+
+    def _count(self, listing: Listing) -> None:
+        """Count the entries that have come since, and the listing itself."""
+        self._listed_entries += len(listing.entries) + 1 - listing.counted
+        listing.counted = len(listing.entries) + 1
 
 
 def _is_text(name: bytes) -> bool:

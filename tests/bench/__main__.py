@@ -21,6 +21,7 @@ from tests.bench.jobs_data import data_jobs
 from tests.bench.jobs_disk import disk_jobs
 from tests.bench.jobs_formats import formats_job, link_formats
 from tests.bench.jobs_names import names_jobs
+from tests.bench.jobs_write import write_jobs
 from tests.bench.measure import Job
 from tests.bench.objects import cache_directory, make_objects
 from tests.bench.report import RAW, Results, machine, print_table, write_json
@@ -160,7 +161,9 @@ def _split(names: str) -> list[str]:
 
 
 def _choose_jobs(scale: Scale, names: list[str], formats: bool) -> list[Job]:
-    jobs = [*data_jobs(scale), *disk_jobs(scale), *names_jobs(scale), formats_job()]
+    jobs = [
+        *data_jobs(scale), *disk_jobs(scale), *names_jobs(scale), *write_jobs(scale), formats_job()
+    ]  # fmt: skip
     unknown = set(names) - {job.name for job in jobs}
     if unknown:
         raise click.UsageError(f"No such job: {', '.join(sorted(unknown))}. See --list.")

@@ -1,6 +1,8 @@
 """The comparison itself: every job on every system, in turn, round after round."""
 
+import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,8 +17,8 @@ from tests.bench.objects import BUCKET, warm
 from tests.bench.processes import JobFailed, run_in_child
 from tests.bench.report import RAW, Failure, Measured, Results
 from tests.bench.scale import Scale
-from tests.bench.server import ObjectServer
-from tests.bench.systems import STSFS, Mounted, System, free_readers, mounted
+from tests.bench.server import ObjectServer, serve_new
+from tests.bench.systems import STSFS, System, free_readers, mounted
 
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 _DROP_PAGES = "1\n"
@@ -62,8 +64,8 @@ class Comparison:
                 self._round(number, job)
 
     def _round(self, number: int, job: Job) -> None:
-        systems: list[System | None] = [None, *self.plan.systems] if job.raw else []
-        systems = systems or [*self.plan.systems]
+        systems: list[System | None] = [None] if job.raw else []
+        systems += [each for each in self.plan.systems if not (job.writes and each.only_reads)]
         turn = number % len(systems)
         for system in systems[turn:] + systems[:turn]:
             name = system.name if system else RAW
@@ -86,6 +88,8 @@ class Comparison:
 
     def _prepare(self, job: Job) -> None:
         """The same caches for everyone: none of the last one's, but the server's own."""
+        if job.writes:
+            os.sync()  # or the last one's bytes would go to the disk in the next one's time
         if self.plan.drop_caches:
             _DROP_CACHES.write_text(_DROP_PAGES)
         bucket = self.server.root / BUCKET
@@ -95,28 +99,34 @@ class Comparison:
 
     def _measure(self, job: Job, system: System | None, warming_up: bool) -> list[Sample]:
         scale = self.plan.warm_up_scale if warming_up else self.plan.scale
-        if system is None:
-            raw = RawTarget(self.server, scale, Meter(None, self.server), job.tls)
-            assert job.raw is not None
-            return run_in_child(partial(_all, job.raw, raw), self.plan.timeout_s, _nothing)
-        directory = self.directory / f"mount-{next(self._mounts)}"
-        options = job.stsfs_options if system is STSFS else ()
-        with mounted(system, self.server, directory, tls=job.tls, options=options) as mount:
-            target = self._target(mount, scale, system is STSFS, verify=warming_up)
-            free = partial(free_readers, mount.pid)
-            return run_in_child(partial(_all, job.run, target), self.plan.timeout_s, free)
+        name = f"{self.server.flavour.name}-{next(self._mounts)}"
+        with self._server_for(job, name) as server:
+            if system is None:
+                raw = RawTarget(server, scale, Meter(None, server), job.tls)
+                assert job.raw is not None
+                return run_in_child(partial(_all, job.raw, raw), self.plan.timeout_s, _nothing)
+            directory = self.directory / f"mount-{name}"
+            options = job.stsfs_options if system is STSFS else ()
+            with mounted(
+                system, server, directory, tls=job.tls, writes=job.writes, options=options
+            ) as mount:
+                target = Target(
+                    root=mount.path,
+                    local=server.root / BUCKET,
+                    scale=scale,
+                    meter=Meter(mount.pid, server),
+                    verify=warming_up,
+                    ready_s=mount.ready_s,
+                    env=mount.env,
+                    is_stsfs=system is STSFS,
+                )
+                free = partial(free_readers, mount.pid)
+                return run_in_child(partial(_all, job.run, target), self.plan.timeout_s, free)
 
-    def _target(self, mount: Mounted, scale: Scale, is_stsfs: bool, *, verify: bool) -> Target:
-        return Target(
-            root=mount.path,
-            local=self.server.root / BUCKET,
-            scale=scale,
-            meter=Meter(mount.pid, self.server),
-            verify=verify,
-            ready_s=mount.ready_s,
-            env=mount.env,
-            is_stsfs=is_stsfs,
-        )
+    def _server_for(self, job: Job, name: str) -> contextlib.AbstractContextManager[ObjectServer]:
+        if job.writes:
+            return serve_new(BUCKET, self.server, self.directory / f"written-{name}")
+        return contextlib.nullcontext(self.server)
 
     def _say(self, number: int, job: Job, name: str, words: str) -> None:
         label = "warm-up" if number == WARM_UP else f"round {number}"

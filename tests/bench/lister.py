@@ -1,7 +1,7 @@
 """The demo's file server as a process: lists what nginx serves, or serves everything itself.
 
-`python -m tests.bench.lister ROOT DELAY_S BYTES_PER_S [PEM]` prints its port; it ends with its
-standard input.
+`python -m tests.bench.lister ROOT DELAY_S BYTES_PER_S ETAGS [PEM]` prints its port; it ends with
+its standard input. ETAGS is `nginx` or `own`.
 """
 
 import os
@@ -10,16 +10,17 @@ import sys
 from pathlib import Path
 
 from stsfs.demo.file_server.server import FileServer
+from stsfs.demo.file_server.store import etag_of
 
 
-def etag_of(status: os.stat_result) -> str:
+def nginx_etag_of(status: os.stat_result) -> str:
     """As nginx makes it: time in whole seconds, and size, both in hexadecimal."""
     return f'"{int(status.st_mtime):x}-{status.st_size:x}"'
 
 
 def main() -> None:
     """Serve until nobody holds our standard input any more."""
-    root, delay_s, bytes_per_s, *certificate = sys.argv[1:]
+    root, delay_s, bytes_per_s, etags, *certificate = sys.argv[1:]
     tls = None
     if certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -29,7 +30,7 @@ def main() -> None:
         first_byte_delay_s=float(delay_s),
         bytes_per_s=float(bytes_per_s) or None,
         tls=tls,
-        etag_of=etag_of,
+        etag_of=nginx_etag_of if etags == "nginx" else etag_of,
     ) as server:
         print(server.port, flush=True)
         sys.stdin.read()

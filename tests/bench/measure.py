@@ -162,5 +162,8 @@ class Job:
 
     stsfs_options: tuple[str, ...] = ()
     tls: bool = False
+    writes: bool = False
+    """Done on an empty bucket of its own, mounted for writing."""
+
     optional: bool = False
     """Done only when it is asked for."""

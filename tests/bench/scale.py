@@ -27,6 +27,9 @@ class Scale:
 
     random_count: int
     small_count: int
+    written_count: int
+    """Small files to write."""
+
     flat_count: int
     """Keys in one directory."""
 
@@ -54,6 +57,7 @@ FULL = Scale(
     random_bytes=64 * MIB,
     random_count=16,
     small_count=2000,
+    written_count=1000,
     flat_count=100_000,
     tree_directories=1000,
     tree_files=100,
@@ -71,6 +75,7 @@ QUICK = Scale(
     random_bytes=16 * MIB,
     random_count=16,
     small_count=200,
+    written_count=200,
     flat_count=10_000,
     tree_directories=100,
     tree_files=100,

@@ -3,6 +3,10 @@
 nginx answers GET and HEAD of objects by sendfile, faster than any client here can read; whatever
 needs more than a file name goes to the file server. Both make the same ETags. Without nginx, or
 without its Lua module where there is a delay to make, the file server does everything.
+
+What is written goes to a file server of its own with nothing before it: a proxy would only take
+time from those who write, and nginx knows neither metadata nor the markers of directories. It
+speaks no TLS, at which it is slower than who writes.
 """
 
 import contextlib
@@ -12,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stsfs.demo.tls import make_local_tls
@@ -103,13 +107,39 @@ def serve(root: Path, flavour: Flavour, directory: Path) -> Iterator[ObjectServe
 
 
 @contextlib.contextmanager
+def serve_new(bucket: str, like: ObjectServer, directory: Path) -> Iterator[ObjectServer]:
+    """Start a server to write to, as distant as another one, with one empty bucket.
+
+    Its objects lie in `directory`, a new one, and go with it. Raises JobFailed.
+    """
+    root = directory / "objects"
+    (root / bucket).mkdir(parents=True)
+    try:
+        with _lister(root, directory, like.flavour, etags="own") as port:
+            yield replace(
+                like,
+                root=root,
+                url=f"http://127.0.0.1:{port}",
+                tls_url="",
+                software="file server",
+                request_log=None,
+            )
+    finally:
+        shutil.rmtree(directory)
+
+
+@contextlib.contextmanager
 def _lister(
-    root: Path, directory: Path, flavour: Flavour | None = None, certificate: Path | None = None
+    root: Path,
+    directory: Path,
+    flavour: Flavour | None = None,
+    certificate: Path | None = None,
+    etags: str = "nginx",
 ) -> Iterator[int]:
     """Run the file server, with a delay of its own only where no nginx stands before it."""
     pace = flavour or Flavour("behind nginx")
     command = [sys.executable, "-m", "tests.bench.lister", str(root)]
-    command += [str(pace.first_byte_delay_s), str(pace.bytes_per_s)]
+    command += [str(pace.first_byte_delay_s), str(pace.bytes_per_s), etags]
     command += [str(certificate)] if certificate else []
     log = directory / "lister.log"
     pipe = subprocess.PIPE

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from stsfs.daemon import mountinfo
@@ -146,7 +147,7 @@ class LiveMount:
         return sorted(
             each
             for each in found
-            if not re.match(r"socket:|.*/(index-\d+|syn\d+-\w+)\.sqlite3", each)
+            if not re.match(r"socket:|.*/(index-\d+|syn\d+-\w+|attributes)\.sqlite", each)
         )
 
     def unmount(self, *options):
@@ -195,8 +196,8 @@ class LiveMount:
             yield f"{status['open_files']} open files"
         if status["cache"]["pinned_blocks"] > 1:  # one is being filled with small runs
             yield f"{status['cache']['pinned_blocks']} pinned blocks"
-        if (now := self.descriptors()) != self._descriptors_at_start:
-            yield f"descriptors {now}, at the start {self._descriptors_at_start}"
+        if more := Counter(self.descriptors()) - Counter(self._descriptors_at_start):
+            yield f"descriptors that were not there at the start: {list(more.elements())}"
 
     def _bad_lines(self):
         bad = re.compile(r"(ERROR|CRITICAL) |Traceback|Exception ignored|never awaited")

@@ -32,6 +32,9 @@ class CountingVendor(LocalVendor):
     def __init__(self):
         super().__init__()
         self.vended = 0
+        self.withheld = frozenset()
+        """Operations that the role behind all sessions may not do, in S3's words."""
+
         self._changed = threading.Condition()
 
     def vend(self, *arguments):
@@ -64,6 +67,7 @@ class Keys:
             found.bucket,
             found.base_key,
             found.permission,
+            self._vendor.withheld,
         )
 
 
@@ -162,6 +166,7 @@ class Stage:
     def reset(self):
         """All servers behave, and have seen nothing."""
         self.vendor.lifetime_s = LIFETIME_S
+        self.vendor.withheld = frozenset()
         self.gate.faults.clear()
         self.synapse.faults.clear()
         self.denials_expected = False
@@ -177,11 +182,11 @@ class Stage:
         """What the gate has seen since the last `forget_requests`, by kind."""
         return {kind: n for kind, n in self.gate.requests.counts.items() if kind}
 
-    def call_s3(self, method, key, body=None):
+    def call_s3(self, method, key, body=None, headers=()):
         """One request straight to the file server, past the gate; returns its headers."""
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=PATIENCE_S)
         with contextlib.closing(connection):
-            connection.request(method, f"/{BUCKET}/{quote(key, safe='/')}", body)
+            connection.request(method, f"/{BUCKET}/{quote(key, safe='/')}", body, dict(headers))
             response = connection.getresponse()
             said = response.read()
             assert response.status < 300, said

@@ -1,0 +1,212 @@
+"""`stsfs recover`: what was written and has not reached S3, and what to do with it."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stsfs.cli import recover_view
+from stsfs.cli.location_options import location_options
+from stsfs.daemon import locks, mountinfo
+from stsfs.daemon.config import PlaceOptions
+from stsfs.daemon.core_dumps import keep_memory_out_of_core_files
+from stsfs.daemon.runtime_dir import staging_root
+from stsfs.errors import BadArgument, joined
+from stsfs.location.parse import parse_target
+from stsfs.staging.left import Left, LeftBehind, what_is_left
+
+if TYPE_CHECKING:
+    from stsfs.daemon.recovering import Done
+
+_DIRECTORY = click.Path(file_okay=False, resolve_path=True, path_type=Path)
+_ID = re.compile(r"[0-9a-f]{12}")
+
+
+@click.command()
+@click.argument("what", nargs=-1, metavar="[LOCATION|DIR|ID]...")
+@click.option("--upload", is_flag=True, help="Put it into S3, unless somebody else changed it.")
+@click.option("--force", is_flag=True, help="With --upload: replace whatever is there.")
+@click.option("--save", metavar="DIR", type=_DIRECTORY, help="Write the files below DIR.")
+@click.option("--discard", is_flag=True, help="Give up the named IDs for ever.")
+@click.option("--json", "as_json", is_flag=True, help="The list as one JSON object, for scripts.")
+@click.option(
+    "--staging-dir", type=_DIRECTORY, help="What was given to the mount.  [default: as there]"
+)
+@location_options
+def recover(
+    what: tuple[str, ...],
+    upload: bool,
+    force: bool,
+    save: Path | None,
+    discard: bool,
+    as_json: bool,
+    staging_dir: Path | None,
+    **who: Any,
+) -> None:
+    """List what was written to mounts and has not reached S3; with an option, do something with it.
+
+    A LOCATION (syn12345, s3://bucket/prefix), a path in what was mounted, or the IDs of the list
+    say which; without any, all. The next mount of a location uploads by itself what is whole.
+    Half-written files are uploaded only where their ID is named. Saved files stay in the list until
+    they are uploaded or discarded.
+    """
+    if sum((upload, save is not None, discard)) > 1 or (as_json and (upload or save or discard)):
+        raise BadArgument("--upload, --save, --discard and --json exclude each other.")
+    if force and not upload:
+        raise BadArgument("--force is for --upload.")
+    if discard and not (what and all(map(_ID.fullmatch, what))):
+        raise BadArgument(
+            "--discard gives bytes up for ever, and so it wants the IDs.",
+            remedy="See the list that `stsfs recover` prints.",
+        )
+    named = staging_dir or staging_root()
+    found = _chosen(_listed(named, is_default=staging_dir is None), what)
+    if as_json:
+        click.echo(json.dumps({"left": [recover_view.record(each) for each in found]}, indent=2))
+    elif upload or discard or save is not None:
+        ids = {each for each in what if _ID.fullmatch(each)}
+        found = _usable(found, ids, upload=upload, saving=save is not None)
+        _act(found, named, _options(**who), force=force, save=save, discard=discard)
+    elif not found:
+        click.echo("Everything that was written has reached S3.")
+    else:
+        from stsfs.cli.tables import console
+
+        console().print(recover_view.table(found))
+        for line in recover_view.advice(found):
+            click.echo(line)
+
+
+def _listed(named: Path, *, is_default: bool) -> Sequence[Left]:
+    """All that is left; nothing was ever staged where the default directory is not there."""
+    return [] if is_default and not named.is_dir() else what_is_left(named)
+
+
+def _chosen(found: Sequence[Left], what: Sequence[str]) -> list[Left]:
+    """Those that are meant. Raises BadArgument for an ID that none has."""
+    if not what:
+        return list(found)
+    chosen: list[Left] = []
+    for text in what:
+        if _ID.fullmatch(text):
+            same = [each for each in found if each.id == text]
+            if not same:
+                raise BadArgument(f"Nothing is left with the ID {text}.", remedy="See the list.")
+        elif locks.is_location(text):
+            meant = str(parse_target(text))
+            same = [each for each in found if meant in _places(each)]
+        else:
+            path = mountinfo.resolve(Path(text))
+            same = [each for each in found if _is_below(each, path)]
+        chosen += [each for each in same if each not in chosen]
+    return chosen
+
+
+def _places(left: Left) -> set[str]:
+    """The locations that it belongs to, as people type them."""
+    record = left.record
+    if record is None:
+        return set()
+    label = record.label
+    return {record.location_uri, str(parse_target(label)) if locks.is_location(label) else label}
+
+
+def _is_below(left: Left, path: Path) -> bool:
+    """Whether it was written at or below a path, or in a mount at or below it."""
+    info = left.owner.info
+    if info is None or not info.mount_path:
+        return False
+    mounted = Path(info.mount_path)
+    if mounted.is_relative_to(path):
+        return True
+    return left.record is not None and (mounted / left.record.path).is_relative_to(path)
+
+
+def _usable(found: Sequence[Left], ids: set[str], *, upload: bool, saving: bool) -> list[Left]:
+    """Those that something can be done with; says why not of the others.
+
+    What only might be wanted is left out, unless it was named. Raises BadArgument where what was
+    named cannot be touched.
+    """
+    usable = []
+    for each in found:
+        if each.owner.state == "living" and not (saving and recover_view.is_conflict(each)):
+            if each.id in ids:
+                raise BadArgument(
+                    f"{each.id} is in use by {recover_view.owner(each)}.",
+                    remedy="Unmount that first, or wait.",
+                )
+            continue
+        doubt = recover_view.doubt(each)
+        if upload and doubt and each.id not in ids:
+            click.echo(f"{each.id} is left alone ({doubt}): name it to upload it.", err=True)
+            continue
+        usable.append(each)
+    return usable
+
+
+def _options(**who: Any) -> PlaceOptions:
+    """Who asks, and where; each record brings its location along. Raises BadArgument."""
+    return PlaceOptions(
+        locations=("s3://placeholder",),
+        endpoint_url=who["endpoint_url"],
+        region=who["region"],
+        aws_profile=who["profile"],
+        token_file=who["token_file"],
+        synapse_profile=who["synapse_profile"],
+        synapse_endpoint=who["synapse_endpoint"],
+        whole_bucket=who["whole_bucket"],
+    )
+
+
+def _act(
+    found: Sequence[Left], named: Path, options: PlaceOptions, *, force: bool, save: Path | None,
+    discard: bool,
+) -> None:  # fmt: skip
+    """Do it, and say what came of each; ends with the error of the first that went wrong."""
+    if not found:
+        click.echo("There is nothing to do.")
+        return
+    keep_memory_out_of_core_files()
+    # Imported late: event loop, SDKs, the whole program.
+    import trio
+
+    from stsfs.daemon import recovering, saving
+    from stsfs.staging.directory import StagingDirectory
+
+    if save is not None:
+        files = [each for each in found if isinstance(each, LeftBehind)]
+        _end(trio.run(saving.save, files, save, options, _tell))
+        return
+    staging = StagingDirectory.open(named)
+    try:
+        if discard:
+            done = recovering.discard(found, staging, _tell)
+        else:
+
+            async def run() -> "list[Done]":
+                return await recovering.upload(found, staging, options, _tell, force=force)
+
+            done = trio.run(run)
+    finally:
+        staging.close()
+    _end(done)
+
+
+def _tell(done: "Done") -> None:
+    name = f"{done.left.id} {recover_view.name(done.left)}"
+    if done.error is None:
+        click.echo(f"{name}: {done.sentence}")
+    else:
+        click.echo(f"{name}: {joined(done.error.sentence, done.error.remedy)}", err=True)
+
+
+def _end(done: "Sequence[Done]") -> None:
+    failed = [each.error for each in done if each.error is not None]
+    if failed:
+        raise type(failed[0])(
+            f"{len(failed)} of {len(done)} are still left.", remedy="See `stsfs recover`."
+        )

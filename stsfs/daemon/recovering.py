@@ -1,0 +1,189 @@
+"""What `stsfs recover` does with what was not uploaded: puts it where it belongs, or gives it up.
+
+Bytes leave the staging directory only when S3 has them, or when they are given up by name.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import trio
+
+from stsfs.daemon.config import PlaceOptions
+from stsfs.daemon.opening import open_places
+from stsfs.daemon.places import Place
+from stsfs.daemon.writing import object_writer
+from stsfs.errors import BadArgument, StagingFailure, StsfsError
+from stsfs.staging.directory import StagingDirectory
+from stsfs.staging.file import StagingFile
+from stsfs.staging.left import Left, LeftBehind, LeftMove
+from stsfs.staging.moves import MoveJournal, MoveRecord
+from stsfs.staging.record import DamagedRecord, Record
+from stsfs.writer.moves import Mover
+from stsfs.writer.recovery import publish_left
+from stsfs.writer.wire import LocationName
+from stsfs.writer.writing import Writers
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What came of one file or move."""
+
+    left: Left
+    sentence: str
+    error: StsfsError | None = None
+    """Why it is still where it was."""
+
+
+Told = Callable[[Done], None]
+
+FILES_AT_ONCE = 8
+
+
+async def upload(
+    found: Sequence[Left], staging: StagingDirectory, options: PlaceOptions, told: Told, *,
+    force: bool = False,
+) -> list[Done]:  # fmt: skip
+    """Publish files, and finish or undo moves, as the next mount of their locations would.
+
+    With force, whatever another client has put at the key of a file is replaced. A location that
+    cannot be opened is an error of each of its files.
+    """
+    done: dict[int, Done] = {}
+
+    def note(left: Left, sentence: str, error: StsfsError | None = None) -> None:
+        one = done[id(left)] = Done(left, sentence, error)
+        told(one)
+
+    for group in by_location(found):
+        try:
+            record = group[0].record
+            if record is None:
+                raise BadArgument(
+                    f"Nothing says where it belongs: {group[0].trouble}.",
+                    remedy="Save its bytes with --save, or give it up with --discard.",
+                )
+            async with opened(record, replace(options, rw=True)) as place:
+                await _put_right(group, place, staging, note, force=force)
+        except StsfsError as exc:
+            for left in group:
+                if id(left) not in done:
+                    note(left, "", exc)
+    return [done[id(left)] for left in found]
+
+
+def discard(found: Sequence[Left], staging: StagingDirectory, told: Told) -> list[Done]:
+    """Give up files and journals for ever. Blocks."""
+    done = []
+    for left in found:
+        try:
+            _adopted(left, staging).discard()
+            one = Done(left, "given up")
+        except StsfsError as exc:
+            one = Done(left, "", exc)
+        told(one)
+        done.append(one)
+    return done
+
+
+def _adopted(left: Left, staging: StagingDirectory) -> StagingFile | MoveJournal:
+    taken = staging.adopt_move(left) if isinstance(left, LeftMove) else staging.adopt(left)
+    if taken is None:
+        raise taken_by_others()
+    return taken
+
+
+def by_location(found: Iterable[Left]) -> Iterable[list[Left]]:
+    """The same, those of one location together; what belongs nowhere is alone."""
+    groups: dict[object, list[Left]] = {}
+    for left in found:
+        record = left.record
+        where: object = left.id
+        if record is not None:
+            where = (record.label, record.location_uri, record.endpoint_url)
+        groups.setdefault(where, []).append(left)
+    return groups.values()
+
+
+@asynccontextmanager
+async def opened(record: Record | MoveRecord, options: PlaceOptions) -> AsyncIterator[Place]:
+    """The location that something was written in. Raises BadArgument, and what `open_places` does.
+
+    The body raises nothing of ours.
+    """
+    endpoint_url = options.endpoint_url or record.endpoint_url
+    places = await open_places(
+        replace(options, locations=(record.label,), endpoint_url=endpoint_url, view="keys")
+    )
+    try:
+        there = (record.location_uri, record.endpoint_url)
+        place = next(
+            (p for p in places.all if (p.location.uri, p.location.endpoint_url) == there), None
+        )
+        if place is None:
+            shown = ", ".join(each.location.uri for each in places.all)
+            raise BadArgument(
+                f"{record.label} is {shown} now, and this was written in {record.location_uri}"
+                f" ({record.endpoint_url or 'AWS'}).",
+                remedy="Save its bytes with --save, and copy them where they belong.",
+            )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(place.run)
+            yield place
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await places.aclose()
+
+
+def taken_by_others() -> StsfsError:
+    """The error for what a mount has taken over since it was listed."""
+    return StagingFailure("A mount has taken it over meanwhile.", remedy="Look again.")
+
+
+Note = Callable[..., None]
+
+
+async def _put_right(
+    group: Sequence[Left], place: Place, staging: StagingDirectory, note: Note, *, force: bool
+) -> None:
+    """Moves first, one by one: files may lie below what they rename."""
+    location = place.location
+    name = LocationName(place.location_id, location.uri, location.endpoint_url, location.label)
+    writer = object_writer(place, conditional_writes="auto", acl=None)
+    mover = Mover(name, place.store, writer, staging)
+    writers = Writers(name, place.store, writer, staging)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(writers.run)
+        for left in group:
+            try:
+                if isinstance(left, LeftMove):
+                    note(left, await _resume(left, mover, staging))
+            except StsfsError as exc:
+                note(left, "", exc)
+        limit = trio.CapacityLimiter(FILES_AT_ONCE)
+
+        async def publish(left: LeftBehind) -> None:
+            async with limit:
+                try:
+                    if await publish_left(left, writers, force=force) is None:
+                        raise taken_by_others()
+                    note(left, "uploaded")
+                except StsfsError as exc:
+                    note(left, "", exc)
+
+        async with trio.open_nursery() as files:
+            for left in group:
+                if isinstance(left, LeftBehind):
+                    files.start_soon(publish, left)
+        nursery.cancel_scope.cancel()
+
+
+async def _resume(left: LeftMove, mover: Mover, staging: StagingDirectory) -> str:
+    journal = await trio.to_thread.run_sync(staging.adopt_move, left)
+    if journal is None:
+        raise taken_by_others()
+    try:
+        return await mover.resume(journal)
+    except DamagedRecord as exc:
+        raise StagingFailure(f"The journal of the rename cannot be read: {exc}.") from exc

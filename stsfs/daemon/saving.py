@@ -1,0 +1,210 @@
+"""What `stsfs recover --save` does: writes files that were not uploaded into a directory."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from stsfs.daemon.config import PlaceOptions
+from stsfs.daemon.places import Place
+from stsfs.daemon.recovering import Done, Told, by_location, opened
+from stsfs.errors import AlreadyExists, ChangesLeft, StagingFailure, StsfsError
+from stsfs.staging.left import LeftBehind
+from stsfs.staging.record import Record
+from stsfs.staging.spans import Spans
+from stsfs.store.object_store import ObjectVersion
+from stsfs.writer.sources import StoreSource
+
+PIECE_BYTES = 1 << 20
+PARTIAL_SUFFIX, MISSING_SUFFIX = ".partial", ".missing.json"
+
+
+async def save(
+    found: Sequence[LeftBehind], directory: Path, options: PlaceOptions, told: Told
+) -> list[Done]:
+    """Write files below a directory; what it holds already stays, and so does what is saved.
+
+    What only S3 has of a file is fetched. Where that fails, `NAME.partial` has the rest, and
+    `NAME.partial.missing.json` says which bytes it lacks: the error is ChangesLeft then.
+    """
+    done = {}
+    for group in by_location(found):
+        async with AsyncExitStack() as held:
+            place: Place | None = None
+            trouble: StsfsError | None = None
+            record = group[0].record
+            wanted = any(isinstance(left, LeftBehind) and _of_base(left.record) for left in group)
+            if isinstance(record, Record) and wanted:
+                try:
+                    place = await held.enter_async_context(opened(record, options))
+                except StsfsError as exc:
+                    trouble = exc
+            for left in group:
+                assert isinstance(left, LeftBehind)
+                try:
+                    one = await _Saving(left, directory, place, trouble).save()
+                except StsfsError as exc:
+                    one = Done(left, "", exc)
+                told(one)
+                done[id(left)] = one
+    return [done[id(left)] for left in found]
+
+
+@dataclass(slots=True)
+class _Saving:
+    """One file on its way into the directory."""
+
+    left: LeftBehind
+    directory: Path
+    place: Place | None
+    """Where bytes that are not here come from; None: from nowhere, because of `trouble`."""
+
+    trouble: StsfsError | None
+    missing: Spans = field(default_factory=Spans)
+
+    async def save(self) -> Done:
+        """Raises StagingFailure, AlreadyExists, and ChangesLeft for a part of the file."""
+        target = await trio.to_thread.run_sync(self._target)
+        partial_path = target.with_name(target.name + PARTIAL_SUFFIX)
+        run = trio.to_thread.run_sync
+        descriptor = await run(partial(self._opened, partial_path))
+        try:
+            await run(self._copy_present, descriptor, partial_path)
+            await self._fetch(descriptor, partial_path)
+            await run(self._finish, descriptor, partial_path)
+        finally:
+            os.close(descriptor)
+        if self.missing:
+            await run(self._write_missing, partial_path)
+            sentence = f"saved in part: {partial_path} lacks {self.missing.total_bytes} bytes"
+            why = "" if self.trouble is None else f" {self.trouble.sentence}"
+            raise ChangesLeft(
+                f"{sentence}.{why}",
+                remedy="" if self.trouble is None else self.trouble.remedy,
+            )
+        await run(self._rename, partial_path, target)
+        doubt = "" if self.left.record else ", all that is there"
+        return Done(self.left, f"saved as {target}{doubt}")
+
+    def _target(self) -> Path:
+        """Where it goes: nothing that is there is replaced."""
+        names = [self.left.id]
+        if self.left.record is not None:
+            names = [n for n in self.left.record.path.split("/") if n not in ("", ".", "..")]
+            names = names or [self.left.id]
+        path = self.directory.joinpath(*names)
+        with _in_words(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for each in (path, path.with_name(f"{path.name}.{self.left.id}")):
+                beside = each.with_name(each.name + PARTIAL_SUFFIX)
+                if not (os.path.lexists(each) or os.path.lexists(beside)):
+                    return each
+        raise AlreadyExists(f"{path} is there already.", remedy="Name another directory.")
+
+    def _opened(self, path: Path) -> int:
+        with _in_words(path):
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def _copy_present(self, descriptor: int, path: Path) -> None:
+        """What lies in the staging file; all of it where nothing is known of it."""
+        record = self.left.record
+        try:
+            source = open(self.left.data_path, "rb", buffering=0)  # noqa: SIM115 - closed below
+        except OSError as exc:
+            raise StagingFailure(f"{self.left.data_path} is gone: {exc.strerror}.") from exc
+        with source, _in_words(path):
+            spans = [(0, os.fstat(source.fileno()).st_size)]
+            if record is not None:
+                spans = [(a, min(b, record.size_bytes)) for a, b in record.present]
+            for start, stop in spans:
+                while start < stop:
+                    data = os.pread(source.fileno(), min(PIECE_BYTES, stop - start), start)
+                    if not data:  # shorter than its record says
+                        self.missing.add(start, stop)
+                        break
+                    _write(descriptor, data, start)
+                    start += len(data)
+
+    async def _fetch(self, descriptor: int, path: Path) -> None:
+        """What only the base has."""
+        record = self.left.record
+        wanted = _of_base(record)
+        if not wanted or record is None or record.base is None:
+            return
+        if self.place is None:
+            for start, stop in wanted:
+                self.missing.add(start, stop)
+            return
+        base = record.base
+        version = ObjectVersion(self.place.location_id, base.key, base.etag, base.size_bytes)
+        source = StoreSource(self.place.store, version)
+        for start, stop in wanted:
+            while start < stop:
+                size_bytes = min(PIECE_BYTES, stop - start)
+                if self.trouble is None:
+                    try:
+                        data = await source.read(start, size_bytes)
+                        await trio.to_thread.run_sync(_written, descriptor, data, start, path)
+                        start += len(data)
+                        continue
+                    except StagingFailure:
+                        raise
+                    except StsfsError as exc:
+                        self.trouble = exc
+                self.missing.add(start, stop)
+                break
+
+    def _finish(self, descriptor: int, path: Path) -> None:
+        record = self.left.record
+        with _in_words(path):
+            if record is not None:
+                os.ftruncate(descriptor, record.size_bytes)
+                if record.mode is not None:
+                    os.fchmod(descriptor, record.mode & 0o777)
+                if record.mtime_ns is not None:
+                    with suppress(OverflowError):
+                        os.utime(descriptor, ns=(record.mtime_ns, record.mtime_ns))
+            os.fsync(descriptor)
+
+    def _write_missing(self, path: Path) -> None:
+        missing = path.with_name(path.name + MISSING_SUFFIX)
+        with _in_words(missing), open(missing, "x", encoding="ascii") as file:
+            json.dump({"missing": self.missing.to_list()}, file)
+
+    def _rename(self, path: Path, target: Path) -> None:
+        with _in_words(target):
+            path.rename(target)
+
+
+def _of_base(record: Record | None) -> list[tuple[int, int]]:
+    """The ranges that only the base has."""
+    if record is None or record.base is None:
+        return []
+    stop = min(record.size_bytes, record.base.limit_bytes, record.base.size_bytes)
+    return Spans(record.present).gaps(0, stop)
+
+
+def _written(descriptor: int, data: memoryview, offset: int, path: Path) -> None:
+    with _in_words(path):
+        _write(descriptor, data, offset)
+
+
+def _write(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """Raise StagingFailure in place of an OSError."""
+    try:
+        yield
+    except OSError as exc:
+        raise StagingFailure(f"{path} cannot be written: {exc.strerror or exc}.") from exc

@@ -1,0 +1,297 @@
+"""Changes of names: directories made and removed, files removed, both renamed.
+
+The kernel holds the locks of the directories concerned until we answer: nobody else changes names
+in them meanwhile. Handlers are repeated after ESTALE: each looks at what is there now.
+"""
+
+import uuid
+from contextlib import AsyncExitStack
+from typing import NoReturn
+
+from stsfs.errors import (
+    AlreadyExists,
+    IsADirectory,
+    NotADirectory,
+    NotEmpty,
+    NotFound,
+    StaleVersion,
+    StsfsError,
+    WriteConflict,
+)
+from stsfs.rules.question import Operation
+from stsfs.store.object_store import Expected, ObjectVersion, Traits
+from stsfs.vfs.asking import Asking
+from stsfs.vfs.explain import why_hidden
+from stsfs.vfs.listing import is_file_name
+from stsfs.vfs.moving import TreeMove
+from stsfs.vfs.nodes import Directory, File, Node, new_number, path_of
+from stsfs.vfs.staged_nodes import StagedNodes, path_below
+from stsfs.vfs.tree import Tree
+
+MARKER = Traits(content_type="application/x-directory")
+"""Of the empty object `dir/` that stands for a directory; the S3 console makes them as well."""
+
+
+class _Nothing:
+    """Body of an empty object."""
+
+    size_bytes = 0
+
+    async def read(self, offset: int, size_bytes: int) -> bytes:
+        return b""
+
+
+class Namespace:
+    """Makes, removes and renames. Raises what `errors` lists for changes."""
+
+    def __init__(
+        self, tree: Tree, nodes: StagedNodes, asking: Asking, *, rename_limit: int
+    ) -> None:
+        self._tree, self._nodes, self._asking = tree, nodes, asking
+        self._changes = nodes.changes
+        self._tree_move = TreeMove(tree, nodes, asking, limit=rename_limit)
+
+    def refuse(self, operation: Operation, parent_inode: int, name: bytes) -> NoReturn:
+        """Raise why something cannot be made that is neither a file nor a directory."""
+        self._asking.of_name(operation, self._tree.directory(parent_inode), name)
+        raise AssertionError(f"no rule forbids {operation}")
+
+    async def mkdir(self, parent_inode: int, name: bytes, mode: int | None) -> Directory:
+        """Make a directory. Counts one reference of the kernel to its node."""
+        parent = self._tree.directory(parent_inode)
+        self._asking.of_name("mkdir", parent, name, kind="directory", mode=mode)
+        async with self._nodes.changing(parent):
+            node, _ = await self._tree.lookup(parent, name)
+            if node is not None:
+                raise AlreadyExists(f"{path_of(node)} exists.")
+            key = f"{parent.prefix}{name.decode()}/"
+            made = Directory(new_number(), parent.site, key, parent, name, mode=mode)
+            await self._nodes.location(parent).writers.writer.put(
+                key, _Nothing(), MARKER, expected=None, write_id=uuid.uuid4().hex
+            )
+            self._tree.know_empty(made)
+            self._changes.tell(parent, name, made)
+            self._changes.filled(parent)
+        if mode is not None:
+            self._nodes.recall.note(made)
+        self._tree.inodes.remember(made)
+        return made
+
+    async def rmdir(self, parent_inode: int, name: bytes) -> None:
+        """Remove a directory that has nothing in it, as S3 says at this moment."""
+        parent, node = await self._find(parent_inode, name)
+        if isinstance(node, File):
+            raise NotADirectory(f"{path_of(node)} is a file.")
+        self._asking.of_node("rmdir", node)
+        async with self._nodes.changing(parent):
+            if await self._has_marker_only(node):
+                await self._nodes.location(node).writers.writer.delete(node.prefix)
+            self._retire(node)
+            self._changes.tell(parent, name, None)
+            self._changes.keep(parent)
+
+    async def unlink(self, parent_inode: int, name: bytes) -> None:
+        """Remove a file, whatever version S3 has of it now. Open handles go on working."""
+        parent, node = await self._find(parent_inode, name)
+        if isinstance(node, Directory):
+            raise IsADirectory(f"{path_of(node)} is a directory.")
+        self._asking.of_node("unlink", node)
+        async with self._nodes.changing(parent):
+            await self._unlink(node)
+            self._changes.tell(parent, name, None)
+            self._changes.keep(parent)
+
+    async def unmake(self, file: File) -> None:
+        """A file that was to be made never came to S3, and never will."""
+        await self._nodes.lose_name(file)
+        self._changes.tell(file.parent, file.name, None)
+
+    async def _unlink(self, node: File) -> None:
+        key, staged = node.key, node.staged
+        if staged is None:
+            async with self._nodes.lock(node):
+                await self._delete(node)
+        elif staged.version is None:
+            # Nobody waits for the end of a long upload of what is not wanted any more.
+            staged.detach()
+            if await staged.settle() is not None:
+                await self._delete(node)
+        else:
+            async with self._nodes.lock(node), staged.held():
+                await self._delete(node)
+                staged.detach()
+        await self._nodes.lose_name(node)
+        self._nodes.recall.forget(node, key)
+
+    async def _delete(self, file: File) -> None:
+        try:
+            await self._nodes.location(file.parent).writers.writer.delete(file.key)
+        except StsfsError:
+            # Perhaps it has happened, and only the answer was lost: who looks next asks.
+            if file.staged is None:
+                self._tree.outdate(file)
+            raise
+
+    async def rename(
+        self,
+        old_parent_inode: int,
+        old_name: bytes,
+        new_parent_inode: int,
+        new_name: bytes,
+        *,
+        replace: bool = True,
+        exchange: bool = False,
+    ) -> None:
+        """Give a file or directory another name; with replace, in place of what has it now."""
+        old_parent, node = await self._find(old_parent_inode, old_name)
+        new_parent = self._tree.directory(new_parent_inode)
+        self._asking.of_rename(node, new_parent, new_name, exchange=exchange)
+        if (old_parent, old_name) == (new_parent, new_name):
+            return
+        async with self._nodes.changing(node, old_parent, new_parent):
+            target, _ = await self._tree.lookup(new_parent, new_name)
+            if target is not None and not replace:
+                raise AlreadyExists(f"{path_of(target)} exists.")
+            if isinstance(node, Directory):
+                await self._rename_directory(node, new_parent, new_name, target)
+            elif isinstance(target, Directory):
+                raise IsADirectory(f"{path_of(target)} is a directory.")
+            else:
+                await self._rename_file(node, new_parent, new_name, target, absent=not replace)
+
+    async def _rename_directory(
+        self, node: Directory, new_parent: Directory, new_name: bytes, target: Node | None
+    ) -> None:
+        if isinstance(target, File):
+            raise NotADirectory(f"{path_of(target)} is a file.")
+        if target is not None:
+            await self._has_marker_only(target)
+        await self._tree_move.move(node, new_parent, new_name)
+        if target is not None:
+            self._tree.retire(target)
+            self._changes.forget(target)
+
+    async def _rename_file(
+        self,
+        node: File,
+        new_parent: Directory,
+        new_name: bytes,
+        target: File | None,
+        *,
+        absent: bool,
+    ) -> None:
+        old_parent = node.parent
+        files = [each for each in (node, target) if each is not None]
+        async with self._nodes.lock(*files):
+            is_done = False
+            while not is_done:
+                if _is_dirty(node) and any(each.version is not None for each in files):
+                    # S3 has one of them, and it is moved or replaced there: by what is here now.
+                    assert node.staged is not None
+                    await node.staged.publish()
+                async with AsyncExitStack() as holds:
+                    for each in files:
+                        if each.staged is not None:
+                            await holds.enter_async_context(each.staged.held())
+                    is_done = _is_in_store(node) or target is None or not _is_in_store(target)
+                    if is_done:
+                        await self._rename_held(node, new_parent, new_name, target, absent=absent)
+        self._changes.keep(old_parent)
+
+    async def _rename_held(
+        self,
+        node: File,
+        parent: Directory,
+        name: bytes,
+        target: File | None,
+        *,
+        absent: bool,
+    ) -> None:
+        """Rename a file while no publication of it or of its target is under way."""
+        staged, old_key, path = node.staged, node.key, _path(parent, name)[1:]
+        if staged is not None and staged.version is None:
+            await staged.rename(parent.prefix + name.decode(), path, Expected(None))
+        else:
+            node.version = await self._move(node, parent, name, target, absent=absent)
+            if staged is not None:
+                await staged.follow(node.version, path)
+            self._nodes.recall.moved(node, old_key, node.version.key, node.version.etag)
+            self._changes.filled(parent)
+        if target is not None:
+            await self._nodes.lose_name(target)
+        self._nodes.rename(node, parent, name)
+
+    async def _move(
+        self, file: File, parent: Directory, name: bytes, target: File | None, *, absent: bool
+    ) -> ObjectVersion:
+        version = file.version if file.staged is None else file.staged.version
+        if file.outdated or version is None:
+            raise StaleVersion(f"{path_of(file)} was replaced or deleted.")
+        mover = self._nodes.location(file.parent).mover
+        try:
+            return await mover.move_object(
+                version,
+                parent.prefix + name.decode(),
+                path=path_below(file),
+                target_path=_path(parent, name)[1:],
+                storage_class=file.storage_class,
+                absent=absent,
+            )
+        except StsfsError as exc:
+            # Half of it may have happened: who looks next asks.
+            for each in (file, target):
+                if each is not None and each.staged is None:
+                    self._tree.outdate(each)
+            self._tree.distrust(parent)
+            if isinstance(exc, WriteConflict):  # the kernel renames what is there now
+                raise StaleVersion(exc.sentence) from exc
+            raise
+
+    async def _find(self, parent_inode: int, name: bytes) -> tuple[Directory, Node]:
+        parent = self._tree.directory(parent_inode)
+        node, _ = await self._tree.lookup(parent, name)
+        if node is None:
+            raise NotFound(f"{_path(parent, name)} does not exist.")
+        return parent, node
+
+    async def _has_marker_only(self, directory: Directory) -> bool:
+        """Whether an empty directory has an object of its own. Raises NotEmpty; asks S3 once."""
+        for node in self._changes.of(directory).values():
+            raise NotEmpty(f"{path_of(node)} is still there.")
+        store = self._nodes.location(directory).writers.store
+        page = await store.list_page(directory.prefix, keys_max=2, delimiter="")
+        below = [each.key for each in page.objects if each.key != directory.prefix]
+        if below:
+            self._tree.distrust(directory)
+            raise NotEmpty(_why_not_empty(directory, below[0]))
+        return bool(page.objects)
+
+    def _retire(self, directory: Directory) -> None:
+        assert directory.parent is not None
+        self._tree.retire(directory)
+        self._tree.inodes.unlink(directory)
+        self._changes.release(directory.parent, directory.name)
+        self._changes.forget(directory)
+        self._nodes.recall.forget(directory, directory.prefix)
+
+
+def _path(parent: Directory, name: bytes) -> str:
+    return f"{path_of(parent).rstrip('/')}/{name.decode('utf-8', 'backslashreplace')}"
+
+
+def _is_dirty(file: File) -> bool:
+    return file.staged is not None and file.staged.dirty
+
+
+def _is_in_store(file: File) -> bool:
+    """Whether S3 has some version of it."""
+    return (file.version if file.staged is None else file.staged.version) is not None
+
+
+def _why_not_empty(directory: Directory, key: str) -> str:
+    """In words, with the key that no path shows if it is one."""
+    sentence = f"{path_of(directory)} has something in it"
+    rest = key[len(directory.prefix) :].removesuffix("/")
+    if all(is_file_name(name.encode("utf-8", "surrogateescape")) for name in rest.split("/")):
+        return f"{sentence}: {key!r}."
+    return f"{sentence} that no path shows, {key!r}: {why_hidden(key, directory.prefix)}."

@@ -1,0 +1,116 @@
+"""`stsfs recover` as people call it: a process of its own, a folder of Synapse, a real S3 wire."""
+
+import random
+
+import pytest
+
+from stsfs.staging.directory import StagingDirectory
+from stsfs.staging.record import BaseVersion
+from stsfs.store.object_store import Expected
+from tests.schemas import checked
+from tests.staging_fakes import record
+from tests.test_staging_directory import die
+
+pytestmark = pytest.mark.mount
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def staging(host):
+    return host.home / "state" / "stsfs" / "staging"
+
+
+@pytest.fixture
+def leave(host, folder, staging):
+    """What a mount that was killed has left of one file of the folder; its ID."""
+
+    def leave(name, text, **changes):
+        directory = StagingDirectory.open(staging)
+        staged = directory.create()
+        staged.write(0, text)
+        values = {
+            "location_uri": folder.uri,
+            "endpoint_url": host.stage.gate.url,
+            "label": folder.syn_id,
+            "key": folder.key_of(name),
+            "path": name,
+            "size_bytes": len(text),
+            "present": ((0, len(text)),),
+            "state": "closed",
+        }
+        staged.keep(record(**(values | changes)))
+        staged.rest()
+        die(directory)
+        return staged.id
+
+    return leave
+
+
+@pytest.fixture
+def recover(host, stage):
+    """Run the command; the options are those that the mount would have had."""
+    return lambda *arguments: host.stsfs(
+        "recover", *arguments, "--synapse-endpoint", stage.synapse.url
+    )
+
+
+def left(host):
+    return [
+        each["id"] for each in checked("recover", host.stsfs("recover", "--json").stdout)["left"]
+    ]
+
+
+def test_what_was_left_is_listed_and_uploaded_with_the_users_own_credentials(
+    host, folder, leave, recover
+):
+    small, large = b"small", random.Random(1).randbytes(20 * MIB)
+    leave("dir/small", small, expected=Expected(None))
+    leave("large", large, expected=Expected(None))
+    assert "dir/small" in host.stsfs("recover").stdout
+    done = recover("--upload", folder.syn_id)
+    assert done.returncode == 0, done.stderr
+    assert folder.object_path("dir/small").read_bytes() == small
+    assert folder.object_path("large").read_bytes() == large
+    assert left(host) == []
+
+
+def test_what_another_client_changed_meanwhile_stays_on_both_sides(host, folder, leave, recover):
+    etag = folder.put("a", b"old")["ETag"]
+    file_id = leave("a", b"ours", expected=Expected(etag))
+    folder.put("a", b"theirs")
+    done = recover("--upload")
+    assert done.returncode == 43, done.stderr
+    assert folder.object_path("a").read_bytes() == b"theirs"
+    assert left(host) == [file_id]
+    done = recover("--upload", "--force", file_id)
+    assert done.returncode == 0, done.stderr
+    assert folder.object_path("a").read_bytes() == b"ours"
+    assert left(host) == []
+
+
+def test_a_file_of_which_only_parts_are_here_is_saved_whole(host, folder, leave, recover):
+    base = random.Random(2).randbytes(3 * MIB)
+    etag = folder.put("a", base)["ETag"]
+    version = BaseVersion(
+        key=folder.key_of("a"), etag=etag, size_bytes=len(base), limit_bytes=len(base)
+    )
+    file_id = leave("a", b"ours", base=version, expected=Expected(etag), size_bytes=len(base))
+    done = recover("--save", host.home / "saved")
+    assert done.returncode == 0, done.stderr
+    assert (host.home / "saved" / "a").read_bytes() == b"ours" + base[4:]
+    assert left(host) == [file_id]
+    folder.put("a", b"theirs")
+    done = recover("--save", host.home / "again")
+    assert done.returncode == 9, done.stderr
+    assert (host.home / "again" / "a.partial").read_bytes()[:4] == b"ours"
+
+
+def test_without_a_token_nothing_is_lost(host, folder, leave):
+    file_id = leave("a", b"ours")
+    done = host.stsfs("recover", "--upload", env={"SYNAPSE_AUTH_TOKEN": ""})
+    assert done.returncode == 10, done.stderr
+    assert left(host) == [file_id]
+    done = host.stsfs("recover", "--save", host.home / "saved", env={"SYNAPSE_AUTH_TOKEN": ""})
+    assert done.returncode == 0, done.stderr  # all of it is here
+    assert (host.home / "saved" / "a").read_bytes() == b"ours"
