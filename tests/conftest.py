@@ -9,7 +9,9 @@ from stsfs.daemon import core_dumps
 
 
 @pytest.fixture(autouse=True)
-def _core_files_as_they_were(monkeypatch):
+def _core_files_as_they_were():
     """Commands that run in the process of the tests do not forbid core files for all after them."""
-    monkeypatch.setattr(core_dumps.resource, "setrlimit", lambda *_: None)
-    monkeypatch.setattr(core_dumps, "COREDUMP_FILTER", Path(os.devnull))
+    with pytest.MonkeyPatch.context() as patch:  # its own: that of a test ends when it always did
+        patch.setattr(core_dumps.resource, "setrlimit", lambda *_: None)
+        patch.setattr(core_dumps, "COREDUMP_FILTER", Path(os.devnull))
+        yield

@@ -219,3 +219,8 @@ def test_a_mount_of_s3_has_nothing_to_choose_and_asks_nobody():
     told = "s3://lab/raw is mounted on /m (read-only)."
     assert mounted.sentence(config("s3://lab/raw"), None) == told
     assert mounted.sentence(config("s3://lab/raw"), answer(place(view="keys"))) == told
+
+
+def test_a_mount_that_can_be_written_to_is_not_called_read_only():
+    mounted_rw = config("s3://lab/raw", rw=True, staging_dir=Path("/staging"))
+    assert mounted.sentence(mounted_rw, None) == "s3://lab/raw is mounted on /m (read-write)."

@@ -275,3 +275,38 @@ async def test_a_file_opened_again_while_it_is_published_is_not_lost(mount, stor
     assert await mount.read(again, 0, 5) == b"again"
     await mount.close(again)
     assert data(store, "f") == b"again" + NEW[5:]
+
+
+async def test_a_flush_before_anything_was_written_replaces_nothing(mount, store):
+    store.put("x", OLD)
+    descriptor = await mount.open("x", WRITE)
+    for _ in range(3):  # of a duplicate, and of each command of a shell that writes nothing
+        await mount.flush(descriptor)
+    assert (data(store, "x"), changes(store)) == (OLD, [])
+    await mount.write(descriptor, NEW)
+    await mount.close(descriptor)
+    assert (data(store, "x"), changes(store)) == (NEW, ["put"])
+
+
+async def test_a_file_that_was_only_opened_and_cut_off_is_published_at_its_end(mount, store):
+    store.put("x", OLD)
+    await mount.close(await mount.open("x", WRITE))
+    assert data(store, "x") == b""
+
+
+async def test_the_flush_of_another_handle_does_not_make_a_handle_shared(mount, store):
+    writer, other = await mount.open("x", WRITE), await mount.open("x", UPDATE)
+    await mount.write(writer, NEW)
+    await mount.flush(other)
+    assert data(store, "x") == NEW
+    await mount.write(other, OLD)
+    await mount.flush(other)
+    assert data(store, "x")[: len(OLD)] == OLD, "its first own publication, which is waited for"
+    await mount.close(other)
+    await mount.close(writer)
+
+
+async def test_truncating_to_the_same_size_changes_nothing(mount, store):
+    store.put("x", OLD)
+    await mount.set("x", size_bytes=len(OLD))
+    assert changes(store) == []

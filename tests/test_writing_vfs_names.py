@@ -208,6 +208,16 @@ async def test_a_listing_under_way_hears_of_what_changes_meanwhile(mount, store)
     mount.vfs.close_directory(handle)
 
 
+async def test_a_renamed_file_is_listed_once_also_in_the_way_back(mount, store):
+    for name in ("a", "b", "c"):
+        store.put(name, OLD)
+    assert sorted(await mount.names()) == ["a", "b", "c"]
+    await mount.rename("a", "d")
+    assert sorted(await mount.names()) == ["b", "c", "d"]
+    await mount.rename("d", "a")
+    assert sorted(await mount.names()) == ["a", "b", "c"]
+
+
 async def test_what_is_no_file_is_refused(mount):
     for operation in ("symlink", "link", "fifo", "socket", "device"):
         with pytest.raises(ForbiddenByRule):

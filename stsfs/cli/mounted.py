@@ -22,19 +22,20 @@ def sentence(config: MountConfig, answer: dict[str, Any] | None) -> str:
     """
     places = (answer or {}).get("locations") or []
     mounted = f"{config.location} is mounted on {config.mount_path}"
+    mode = "read-write" if config.rw else "read-only"
     if not places or all(_is_s3(text) for text in config.locations):
-        return f"{mounted} (read-only)."
+        return f"{mounted} ({mode})."
     then = "" if config.as_of is None else f", in the versions of {config.as_of}"
     if len(places) == 1:
         view, reason = places[0]["view"], places[0]["view_reason"]
         because = "" if reason == _ASKED_FOR else f": {reason}"
-        return f"{mounted} (read-only, {_SHOWN[view]}{then}{because})."
+        return f"{mounted} ({mode}, {_SHOWN[view]}{then}{because})."
     views = [place["view"] for place in places]
     counts = [
         f"{views.count(view)} {words}" for view, words in _SHOWN.items() if view in views
     ]  # fmt: skip
     return (
-        f"{mounted} (read-only{then}): {len(places)} locations, {', '.join(counts)};"
+        f"{mounted} ({mode}{then}): {len(places)} locations, {', '.join(counts)};"
         f" `stsfs status {config.mount_path}` says why."
     )
 

@@ -80,9 +80,10 @@ def unmount(
         elif record is not None:
             ask(record.control_socket, "unmount", timeout_s=timeout_s, arguments={"lazy": lazy})
         if record is not None and not lazy:
+            heard = None
             if process is not None:
-                _wait_for_end(record, process, timeout_s, uploading)
-            left = _left_behind(record)
+                heard = _wait_for_end(record, process, timeout_s, uploading)
+            left = _left_behind(record, heard)
     finally:
         if process is not None:
             os.close(process)
@@ -159,8 +160,8 @@ def _open_process(record: MountRecord) -> int | None:
 
 def _wait_for_end(
     record: MountRecord, process: int, timeout_s: float, uploading: Callable[[Unsaved], None]
-) -> None:
-    """Return when the process has ended; it may take long, as long as its uploads get on."""
+) -> Unsaved | None:
+    """Return when the process has ended, as long as its uploads get on: what it said last."""
     deadline_s = time.monotonic() + timeout_s
     before: Unsaved | None = None
     while not select.select([process], [], [], LOOK_AGAIN_S)[0]:
@@ -176,19 +177,25 @@ def _wait_for_end(
                 " yet.",
                 remedy=f"Its log: {record.log_file}" if record.log_file else "",
             )
+    return before
 
 
-def _left_behind(record: MountRecord) -> Unsaved | None:
+def _left_behind(record: MountRecord, heard: Unsaved | None) -> Unsaved | None:
     """What a process that has ended has left on the disk; None if that is nothing.
 
-    Not what it has said last: it may have uploaded that since, or have said nothing at all.
+    What it has said last counts only where the disk cannot be read: it may have uploaded that
+    since, or have said nothing at all.
     """
     if record.staging_dir is None:
-        return None
+        return heard
     whose = (str(record.mount_path), record.pid)
+    try:
+        on_disk = what_is_left(record.staging_dir)
+    except StsfsError:
+        return heard
     found = [
         each
-        for each in what_is_left(record.staging_dir)
+        for each in on_disk
         if each.owner.info is not None
         and (each.owner.info.mount_path, each.owner.info.pid) == whose
     ]

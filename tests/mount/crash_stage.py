@@ -24,6 +24,11 @@ RW = ("--rw", "--conditional-writes", "on")
 MIB = 1 << 20
 
 
+def touched(size_bytes):
+    """So many bytes, in memory that is really there: else the kernel writes page by page."""
+    return b"x" * size_bytes
+
+
 def wait_until(is_so):
     """Its first true answer, to what nobody announces."""
     deadline_s = time.monotonic() + PATIENCE_S

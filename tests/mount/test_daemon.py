@@ -153,12 +153,6 @@ def test_credentials_for_a_whole_bucket_are_refused_unless_asked_for(host, stage
     assert "base" in os.listdir(live.path)
 
 
-def test_writing_is_refused(host, folder):
-    code, said = refused(host, folder.syn_id, "--rw")
-    assert code == 2
-    assert said.startswith("stsfs: ")
-
-
 def test_a_mount_point_that_is_not_empty_is_refused(host, folder):
     path = host.mount_point()
     (path / "precious").write_bytes(b"")

@@ -12,7 +12,7 @@ LIFETIME_S = 3
 RENEWALS = 2
 
 
-def test_a_file_larger_than_all_memory_is_written_while_sessions_end(stage, folder, host):
+def test_a_file_larger_than_any_memory_of_ours_is_written_while_sessions_end(stage, folder, host):
     report = write_and_read(stage, folder, host, plan_of(SIZE_BYTES, LIFETIME_S, RENEWALS))
     assert report["problems"] == []
     assert report["writing"]["sessions"] > RENEWALS

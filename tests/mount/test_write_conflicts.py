@@ -17,6 +17,7 @@ from tests.mount.crash_stage import (
     put_all,
     recover,
     refused,
+    touched,
     unmounted,
     wait_until,
     write,
@@ -199,7 +200,7 @@ def test_without_conditions_a_change_before_the_close_is_noticed(
     host, folder, two_mounts, is_new, size_bytes
 ):
     """Where the server has none, it is looked before: what is left is the moment in between."""
-    data = bytes(size_bytes)
+    data = touched(size_bytes)
     if not is_new:
         folder.put("f", b"before")
     ours, theirs = two_mounts("--rw", "--conditional-writes", "off")

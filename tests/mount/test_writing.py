@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import stat
 import subprocess
@@ -45,7 +46,7 @@ def desk(live, folder, stage):
 
 
 def test_what_is_written_in_any_order_is_in_s3_as_one_object_when_close_returns(desk):
-    (desk.path).stat()
+    desk.path.stat()
     with desk.asking() as seen:
         with opened(desk / "f", NEW) as fd:
             os.pwrite(fd, b"end", 2 * MIB)
@@ -159,7 +160,10 @@ def test_exclusive_creation_is_exclusive_between_hosts_at_publication(mount, fol
         os.close(fd)
     assert desk.stored("f") == b"theirs"
     assert path.read_bytes() == b"theirs"
-    assert "ours" not in host.stsfs("explain", path).stderr
+    (left,) = json.loads(host.stsfs("recover", "--json").stdout)["left"]
+    assert (left["state"], left["size_bytes"]) == ("conflict", 4)
+    assert own.unmount().returncode == 9
+    own.wait_for_end()
 
 
 def test_fsync_asks_s3_nothing(desk):
@@ -204,6 +208,16 @@ def test_a_shared_descriptor_publishes_at_the_first_and_at_the_last_close(desk):
         uploaded(desk.live)
     assert desk.stored("f") == b"a\nb\nc\nd\n"
     assert changes(seen) == {"PUT": 2}
+
+
+def test_no_command_of_a_redirected_shell_replaces_the_old_object_by_an_empty_one(desk):
+    desk.has("f", b"old")
+    script = f"( true; mkdir d; cat '{desk.folder.object_path(desk.name)}/f'; echo new ) > f"
+    with desk.asking() as seen:
+        subprocess.run(["sh", "-c", script], cwd=desk.path, check=True)
+        uploaded(desk.live)
+    assert desk.stored("f") == b"oldnew\n"
+    assert seen["PUT"] <= 3, "a directory, and what cat and echo wrote"
 
 
 def test_pages_that_are_dirty_after_the_last_close_are_published(desk):

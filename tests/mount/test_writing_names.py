@@ -102,7 +102,7 @@ def test_unlink_deletes_the_object(desk):
 
 
 def test_a_removed_file_that_never_was_in_s3_is_never_sent(desk):
-    (desk.path).stat()
+    desk.path.stat()
     with desk.asking() as seen, opened(desk / "f", NEW) as fd:
         os.write(fd, b"data")
         os.unlink(desk / "f")
@@ -173,17 +173,28 @@ def test_renaming_over_a_file_that_is_being_written_gives_its_bytes_up(desk):
 
 
 def test_a_file_that_is_not_in_s3_yet_is_renamed_without_a_request(desk):
-    desk.has("g", b"old")
-    (desk / "g").stat()
+    desk.path.stat()
     with opened(desk / "f", NEW) as fd:
         os.write(fd, b"one")
         with desk.asking() as seen:
             os.rename(desk / "f", desk / "g")
         assert (desk / "g").read_bytes() == b"one"
-        assert desk.stored("g") == b"old"
         os.write(fd, b" two")
     assert seen == {}
     assert desk.stored_keys() == ["g"]
+    assert desk.stored("g") == b"one two"
+
+
+def test_a_file_that_is_not_in_s3_yet_replaces_one_that_is(desk):
+    desk.has("g", b"old")
+    with opened(desk / "g", os.O_RDONLY) as reader, opened(desk / "f", NEW) as fd:
+        assert os.pread(reader, 100, 0) == b"old"
+        os.write(fd, b"one")
+        os.rename(desk / "f", desk / "g")
+        assert desk.stored_keys() == ["g"]
+        assert (desk / "g").read_bytes() == desk.stored("g") == b"one"
+        os.write(fd, b" two")
+        assert os.pread(reader, 100, 0) == b"old"
     assert desk.stored("g") == b"one two"
 
 

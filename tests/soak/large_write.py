@@ -23,6 +23,9 @@ from tests.mount.live_mount import Host
 from tests.mount.stage import PATIENCE_S, Stage
 
 NAME = "big"
+RESIDENT_BYTES_MAX = 256 * MIB
+"""The interpreter with its modules takes 60 MiB, the budget 128."""
+
 COPIES = 3
 """Of the file on disk at once, at most: staged, as parts, joined to an object."""
 
@@ -63,7 +66,7 @@ class Plan:
 
 def plan_of(size_bytes, lifetime_s, renewals):
     """With the budget of memory that the long form has."""
-    return Plan(size_bytes, lifetime_s, renewals, 128 * MIB, 400 * MIB)
+    return Plan(size_bytes, lifetime_s, renewals, 128 * MIB, RESIDENT_BYTES_MAX)
 
 
 def write_and_read(stage, folder, host, plan):
