@@ -122,16 +122,27 @@ def closing_fd(path, flags):
     os.close(descriptor)
 
 
+class Descriptor(int):
+    """An open file, which is closed once: its number may be that of a server's socket soon after."""
+
+    is_open = True
+
+    def close(self):
+        if self.is_open:
+            self.is_open = False
+            os.close(self)
+
+
 @contextlib.contextmanager
 def open_to_write(path, data, flags=os.O_CREAT):
     """A descriptor that has written, and is closed by the test or after it."""
-    descriptor = os.open(path, os.O_RDWR | flags, 0o644)
+    descriptor = Descriptor(os.open(path, os.O_RDWR | flags, 0o644))
     try:
         put_all(descriptor, data)
         yield descriptor
     finally:
         with contextlib.suppress(OSError):
-            os.close(descriptor)
+            descriptor.close()
 
 
 def refused(call, *arguments):

@@ -213,7 +213,7 @@ def test_a_full_disk_is_enospc_to_who_writes_and_nobody_else(
             assert (live / "other").read_bytes() == b"read me"
             assert os.pread(large, 99, written - 9) == b"x" * 9
             os.unlink(live / "large")  # which makes room
-        os.close(small)
+        small.close()
     assert objects(folder) == {"other": b"read me", "small": touched(MIB)}
     # Nobody waits for the end of a file that was removed.
     wait_until(lambda: shutil.disk_usage(small_disk).free > 50 * MIB)
