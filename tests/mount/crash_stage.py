@@ -53,6 +53,14 @@ def left_in(host):
     return found
 
 
+def copies_noted(host):
+    """How many copies of each rename under way are in its journal, by what is renamed."""
+    left = what_is_left(host.home / "state/stsfs/staging")
+    return {
+        each.record.path: len(each.record.copied) for each in left if hasattr(each.record, "copied")
+    }
+
+
 def listed(host, *what):
     """What `stsfs recover --json` tells: {path: its record}."""
     done = host.stsfs("recover", "--json", *what)
@@ -123,7 +131,7 @@ def closing_fd(path, flags):
 
 
 class Descriptor(int):
-    """An open file, which is closed once: its number may be that of a server's socket soon after."""
+    """An open file that is closed once: soon after, its number may be that of a socket."""
 
     is_open = True
 

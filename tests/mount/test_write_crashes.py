@@ -15,6 +15,7 @@ from tests.mount.crash_stage import (
     RW,
     Foreground,
     at_once,
+    copies_noted,
     kill,
     left_in,
     objects,
@@ -188,11 +189,19 @@ def hold_moves(stage, folder, moves, sources, targets):
     ]
 
 
-def kill_in(live, calls, holds):
-    """Kill the daemon when all of these calls are held; each of them fails."""
+def kill_in(live, moves, holds, *, objects_each):
+    """Kill the daemon when all of these renames are held; each of them fails.
+
+    Not before the copies that are not held are noted: their answers may be on their way.
+    """
+    copies = {
+        f"{name}/old": objects_each - (kind == "COPY") for name, (kind, _, _) in moves.items()
+    }
+    calls = [(os.rename, live / name / "old", live / name / "new") for name in moves]
     with at_once(calls) as moving:
         for each in holds:
             each.wait_reached(PATIENCE_S)
+        wait_until(lambda: copies_noted(live.host) == copies)
         kill(live)
         let_go_all(holds)
         assert all(isinstance(each.exception(), OSError) for each in moving)
@@ -208,8 +217,7 @@ def test_a_kill_at_each_step_of_a_rename_leaves_one_of_both_names(
         folder.write(f"{name}/new", b"replaced")
     live = mount(folder.syn_id, *RW)
     holds = hold_moves(stage, folder, MOVES, "{}/old", "{}/new")
-    calls = [(os.rename, live / name / "old", live / name / "new") for name in MOVES]
-    kill_in(live, calls, holds)
+    kill_in(live, MOVES, holds, objects_each=1)
     for name, data in old.items():
         assert data in objects(folder, name).values()
 
@@ -237,8 +245,7 @@ def test_a_kill_at_each_step_of_the_rename_of_a_directory_leaves_all_of_one_name
             folder.write(f"{name}/old/{inside}", data)
     live = mount(folder.syn_id, *RW)
     holds = hold_moves(stage, folder, TREE_MOVES, "{}/old/", "{}/new/")
-    calls = [(os.rename, live / name / "old", live / name / "new") for name in TREE_MOVES]
-    kill_in(live, calls, holds)
+    kill_in(live, TREE_MOVES, holds, objects_each=3)
     for name in TREE_MOVES:
         found = objects(folder, name)
         assert {inside.partition("/")[2] for inside in found} == set(content)
@@ -307,8 +314,7 @@ def test_a_kill_at_each_step_of_putting_renames_right_leaves_all_of_one_name(
     moves = {name: TREE_MOVES[name] for name in ("delete-request", "last-copy-request")}
     live = mount(folder.syn_id, *RW)
     holds = hold_moves(stage, folder, moves, "{}/old/", "{}/new/")
-    calls = [(os.rename, live / name / "old", live / name / "new") for name in moves]
-    kill_in(live, calls, holds)
+    kill_in(live, moves, holds, objects_each=3)
     deaths = 0
     while left_in(host) and deaths < 3:
         stage.gate.faults.clear()
