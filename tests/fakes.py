@@ -11,21 +11,9 @@ import trio
 from stsfs.errors import StaleVersion, StoreFailure, WriteConflict
 from stsfs.store.change import Gone
 from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion, Part, Traits
+from tests.faults import Fault
 
 MODIFIED_UNIX_S = 1_700_000_000.0
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What happens to one request: a delay, then perhaps an error after so many bytes.
-
-    happened is for changes: the change is made first, then come the delay and the error.
-    """
-
-    error: BaseException | None = None
-    after_bytes: int = 0
-    delay_s: float = 0.0
-    happened: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +115,10 @@ class MemoryStore:
         """Wait as the next fault of a method says; the rest of it is the caller's to do."""
         script = self.scripts.get(method)
         fault = (script.pop(0) if script else None) or Fault()
-        await trio.sleep(0 if fault.happened else fault.delay_s)
+        if fault.happened:
+            await trio.lowlevel.checkpoint()
+        else:
+            await fault.wait()
         return fault
 
     def current(self, version):
@@ -256,7 +247,7 @@ class MemoryWriter:
             raise fault.error
         result = change()
         if fault.happened:
-            await trio.sleep(fault.delay_s)
+            await fault.wait()
         if fault.error is not None:
             raise fault.error
         return result

@@ -14,8 +14,9 @@ from stsfs.errors import (
     WriteConflict,
 )
 from stsfs.store.object_store import Traits
-from tests.fakes import Fault, pattern
-from tests.writer_stage import MIB, closed, on_stage
+from tests.fakes import pattern
+from tests.faults import Fault, Hold
+from tests.writer_stage import MIB, closed, let_go_when_blocked, on_stage
 
 
 @pytest.fixture
@@ -138,12 +139,12 @@ async def test_a_flush_of_newer_bytes_does_not_return_with_an_older_publication(
     async with on_stage(staging) as stage:
         file = stage.new()
         await file.write(0, b"abc")
-        stage.store.script("put", Fault(delay_s=0.05))
+        stage.store.script("put", Fault(hold=(hold := Hold())))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(file.publish)
-            while not stage.calls["put"]:
-                await trio.sleep(0.001)
+            await hold.reached()
             await file.write(0, b"xyz")
+            nursery.start_soon(let_go_when_blocked, hold)
             await file.publish()
             assert stage.data() == b"xyz"
         assert stage.calls["put"] == 2
@@ -153,9 +154,12 @@ async def test_a_cancelled_flush_does_not_break_the_publication_of_others(stagin
     async with on_stage(staging) as stage:
         file = stage.new()
         await file.write(0, b"abc")
-        stage.store.script("put", Fault(delay_s=0.05))
-        with trio.move_on_after(0.01):
-            await file.publish()
+        stage.store.script("put", Fault(hold=(hold := Hold())))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.publish)
+            await hold.reached()
+            nursery.cancel_scope.cancel()
+        hold.let_go()
         await file.publish()
         assert stage.data() == b"abc"
         assert stage.calls["put"] == 1
@@ -193,7 +197,7 @@ async def test_bytes_that_only_s3_has_are_read_although_we_have_just_replaced_it
     async with on_stage(staging) as stage:
         file = stage.over(stage.store.put("base/a", data))
         await file.append(b"more")
-        stage.store.script("complete_upload", Fault(error, delay_s=0.02, happened=True))
+        stage.store.script("complete_upload", Fault(error, happened=True, hold=(hold := Hold())))
 
         async def publish():
             with contextlib.suppress(StoreFailure):
@@ -201,8 +205,9 @@ async def test_bytes_that_only_s3_has_are_read_although_we_have_just_replaced_it
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(publish)
-            while stage.data() == data:
-                await trio.sleep(0.001)
+            await hold.reached()
+            assert stage.data() != data
+            nursery.start_soon(let_go_when_blocked, hold)
             assert bytes(await file.read(0, 5)) == data[:5]
         assert bytes(await file.read(5, 5)) == data[5:10]
 
@@ -311,12 +316,12 @@ async def test_the_record_is_there_before_the_request(staging):
     async with on_stage(staging) as stage:
         file = stage.new()
         await file.write(0, b"abc")
-        stage.store.script("put", Fault(delay_s=0.02))
+        stage.store.script("put", Fault(hold=(hold := Hold())))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(file.publish)
-            while not stage.calls["put"]:
-                await trio.sleep(0.001)
+            await hold.reached()
             assert stage.left_on_disk() == [".data", ".json"]
+            hold.let_go()
 
 
 async def test_big_bodies_wait_for_each_other(staging):

@@ -11,7 +11,8 @@ from stsfs.store.object_store import Traits
 from stsfs.writer.moves import Mover
 from stsfs.writer.recovery import recover_at_mount
 from stsfs.writer.writing import Writers
-from tests.fakes import Fault, MemoryStore
+from tests.fakes import MemoryStore
+from tests.faults import Fault, Hold
 from tests.writer_stage import LOCATION
 
 SMALL = {"path": "a", "target_path": "b"}
@@ -126,12 +127,13 @@ async def test_a_source_that_was_replaced_before_the_copy_moves_nothing(scene):
 
 async def test_a_source_that_was_replaced_after_the_copy_stays(scene):
     source = scene.store.put("base/a", b"abc")
-    scene.script("copy", Fault(delay_s=0.01, happened=True))
+    scene.script("copy", Fault(happened=True, hold=(hold := Hold())))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: scene.mover.move_object(source, "base/b", **SMALL))
-        while "base/b" not in scene.store.objects:
-            await trio.sleep(0.001)
+        await hold.reached()
+        assert "base/b" in scene.store.objects
         scene.store.put("base/a", b"theirs")
+        hold.let_go()
     assert scene.names() == {"base/a": b"theirs", "base/b": b"abc"}
 
 

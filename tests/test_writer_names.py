@@ -8,8 +8,8 @@ from stsfs.errors import (
     StoreFailure,
 )
 from stsfs.store.object_store import Expected
-from tests.fakes import Fault
-from tests.writer_stage import closed, on_stage
+from tests.faults import Fault, Hold
+from tests.writer_stage import closed, let_go_when_blocked, on_stage
 
 
 @pytest.fixture
@@ -51,12 +51,12 @@ async def test_an_unlink_during_the_publication_knows_what_has_to_be_deleted(sta
     async with on_stage(staging) as stage:
         file = stage.new()
         await file.write(0, b"abc")
-        stage.store.script("put", Fault(delay_s=0.02))
+        stage.store.script("put", Fault(hold=(hold := Hold())))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(file.publish)
-            while not stage.calls["put"]:
-                await trio.sleep(0.001)
+            await hold.reached()
             file.detach()
+            nursery.start_soon(let_go_when_blocked, hold)
             version = await file.settle()
         assert version.etag == stage.store.objects["base/a"].etag
         assert stage.left_on_disk() == []
@@ -108,7 +108,7 @@ async def test_a_file_opened_while_it_is_closed_stays_staged(staging):
     async with on_stage(staging) as stage:
         file = stage.new()
         await file.write(0, b"abc")
-        stage.store.script("put", Fault(delay_s=0.02))
+        stage.store.script("put", Fault(hold=(hold := Hold())))
         file.writable_handles = 0
         async with trio.open_nursery() as nursery:
             results = []
@@ -117,9 +117,9 @@ async def test_a_file_opened_while_it_is_closed_stays_staged(staging):
                 results.append(await file.close())
 
             nursery.start_soon(close)
-            while not stage.calls["put"]:
-                await trio.sleep(0.001)
+            await hold.reached()
             file.writable_handles = 1
+            hold.let_go()
         assert results == [False]
         assert not file.closed
         await file.write(3, b"def")

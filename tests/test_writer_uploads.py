@@ -5,7 +5,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from stsfs.errors import AccessDenied, StoreFailure, WriteConflict
-from tests.fakes import Fault, MemoryStore, pattern
+from tests.fakes import MemoryStore, pattern
+from tests.faults import Fault, Hold
 from tests.writer_stage import MIB, closed, on_stage, small_parts
 
 PART = 16
@@ -166,7 +167,7 @@ async def test_a_base_that_is_replaced_while_it_is_copied_is_a_conflict(staging,
     async with on_stage(staging, store) as stage:
         file = stage.over(store.put("base/a", pattern(8, 20 * PART)))
         await file.append(b"more")
-        store.script("begin_upload", Fault(delay_s=0.02))
+        store.script("begin_upload", Fault(hold=(hold := Hold())))
         errors = []
 
         async def publish():
@@ -176,9 +177,9 @@ async def test_a_base_that_is_replaced_while_it_is_copied_is_a_conflict(staging,
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(publish)
-            while not store.calls["begin_upload"]:
-                await trio.sleep(0.001)
+            await hold.reached()
             theirs = store.put("base/a", b"theirs")
+            hold.let_go()
         assert len(errors) == 1
         assert store.objects["base/a"].etag == theirs.etag
         assert store.writer.uploads == {}

@@ -4,6 +4,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from unittest import mock
 
 import trio
+import trio.testing
 
 from stsfs.staging.directory import StagingDirectory
 from stsfs.writer import content, part_sizes, plan, publisher, sender
@@ -117,3 +118,9 @@ def small_parts(store, *, part_bytes=16, step_parts=8):
         for module, name, value in sizes:
             stack.enter_context(mock.patch.object(module, name, value))
         yield
+
+
+async def let_go_when_blocked(hold):
+    """Let a request go when whoever is to wait for it does so."""
+    await trio.testing.wait_all_tasks_blocked()
+    hold.let_go()
