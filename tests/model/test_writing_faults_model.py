@@ -38,7 +38,7 @@ from tests.model.fault_steps import (
     Update,
     steps,
 )
-from tests.writing_mount import TTL_S, UPDATE, WRITE, Machine
+from tests.writing_vfs.machine import TTL_S, UPDATE, WRITE, Machine
 
 HISTORIES = int(os.environ.get("STSFS_HISTORIES", "600"))
 RAM = Path("/dev/shm")

@@ -40,7 +40,7 @@ from tests.model.writing_steps import (
     Write,
     steps,
 )
-from tests.writing_mount import Machine
+from tests.writing_vfs.machine import Machine
 
 HISTORIES = int(os.environ.get("STSFS_HISTORIES", "600"))
 RAM = Path("/dev/shm")

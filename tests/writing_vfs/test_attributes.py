@@ -5,16 +5,11 @@ import trio
 
 from stsfs.errors import ForbiddenByRule
 from stsfs.staging.attributes import AttributeIndex
-from tests.fakes import MemoryStore, pattern
-from tests.writing_mount import TTL_S, WRITE, Machine
+from tests.fakes import pattern
+from tests.writing_vfs.machine import TTL_S, WRITE, Machine
 
 DATA = pattern("data", 1000)
 TIME_NS = 1_234_567_890_123_456_789
-
-
-@pytest.fixture
-def store():
-    return MemoryStore()
 
 
 @pytest.fixture

@@ -16,24 +16,13 @@ from stsfs.fuse.xattrs import Origin
 from stsfs.vfs.inspector import Inspector
 from stsfs.vfs.nodes import ROOT_INODE
 from stsfs.vfs.refusals import Refusals
-from tests.fakes import Fault, MemoryStore, pattern
-from tests.writing_mount import WRITE, Machine, until
+from tests.fakes import Fault, pattern
+from tests.writing_vfs.machine import WRITE, until
 
 DATA = pattern("data", 100_000)
 CALLER = types.SimpleNamespace(pid=4711)
 APPEARANCE = Appearance(7, 8, 0o022)
 DEADLINE_S = 60.0
-
-
-@pytest.fixture
-def store():
-    return MemoryStore()
-
-
-@pytest.fixture
-async def mount(store, tmp_path):
-    async with Machine(store, tmp_path / "staging").mounted() as made:
-        yield made
 
 
 @pytest.fixture

@@ -14,34 +14,10 @@ from stsfs.errors import (
     StaleVersion,
     TooManyObjects,
 )
-from tests.fakes import Fault, MemoryStore, pattern
-from tests.writing_mount import UPDATE, WRITE, Machine, until
+from tests.fakes import Fault, pattern
+from tests.writing_vfs.machine import UPDATE, WRITE, changes, data, until
 
 OLD, NEW = pattern("old", 1 << 20), pattern("new", 200_000)
-
-
-@pytest.fixture
-def store():
-    return MemoryStore()
-
-
-@pytest.fixture
-def machine(store, tmp_path):
-    return Machine(store, tmp_path / "staging")
-
-
-@pytest.fixture
-async def mount(machine):
-    async with machine.mounted() as made:
-        yield made
-
-
-def data(store, key):
-    return store.objects[key].data
-
-
-def changes(store):
-    return [method for method, _ in store.writer.changes]
 
 
 async def test_a_published_file_is_moved_by_a_copy_and_keeps_its_number(mount, store):

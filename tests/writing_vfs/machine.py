@@ -271,3 +271,13 @@ async def until(condition):
 def root_node(mount):
     """The root directory."""
     return mount.tree.inodes.get(ROOT_INODE)
+
+
+def data(store, key):
+    """What S3 has."""
+    return store.objects[key].data
+
+
+def changes(store):
+    """Requests that have changed something, by method, in order."""
+    return [method for method, _ in store.writer.changes]

@@ -17,34 +17,10 @@ from stsfs.errors import (
     ReadOnlyPlace,
     StoreFailure,
 )
-from tests.fakes import Fault, MemoryStore, pattern
-from tests.writing_mount import UPDATE, WRITE, Machine, root_node, until
+from tests.fakes import Fault, pattern
+from tests.writing_vfs.machine import UPDATE, WRITE, changes, data, root_node, until
 
 OLD, NEW = pattern("old", 1 << 20), pattern("new", 200_000)
-
-
-@pytest.fixture
-def store():
-    return MemoryStore()
-
-
-@pytest.fixture
-def machine(store, tmp_path):
-    return Machine(store, tmp_path / "staging")
-
-
-@pytest.fixture
-async def mount(machine):
-    async with machine.mounted() as made:
-        yield made
-
-
-def data(store, key):
-    return store.objects[key].data
-
-
-def changes(store):
-    return [method for method, _ in store.writer.changes]
 
 
 async def test_a_made_directory_is_a_marker_and_is_known_to_be_empty(mount, store):
