@@ -14,43 +14,10 @@ from stsfs.errors import (
     SynapseUnavailable,
 )
 from stsfs.vfs.nodes import ROOT_INODE
-from tests.entities_fakes import TTL_S, DirectIndex, FakeApi, Shown, wall_clock
-from tests.fakes import Fault, MemoryStore
+from tests.entities_fakes import TTL_S, DirectIndex
+from tests.fakes import Fault
 
 AFTER_TTL_S = TTL_S + 1
-
-
-@pytest.fixture
-def clock(autojump_clock, monkeypatch):
-    wall_clock(monkeypatch, autojump_clock)
-    return autojump_clock
-
-
-@pytest.fixture
-def store():
-    return MemoryStore()
-
-
-@pytest.fixture
-def api(store):
-    return FakeApi(store)
-
-
-@pytest.fixture
-def root(api):
-    return api.root_id
-
-
-@pytest.fixture
-async def mount(api, store, nursery):
-    """Makes mounts; the background is held, so that every request is one that was waited for."""
-
-    async def make(**options):
-        made = Shown(api, store, **options)
-        await nursery.start(made.cache.run)
-        return made
-
-    return make
 
 
 async def test_names_cost_pages_and_a_stat_one_request_more(api, root, clock, mount):
