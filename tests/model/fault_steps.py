@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import trio
 from hypothesis import strategies as st
 
 PATHS = ("a", "b", "d/a", "d/b")
@@ -113,7 +114,6 @@ class Killing:
     def __init__(self, scope, *, happened):
         self._scope, self.happened = scope, happened
 
-    @property
-    def delay_s(self):
+    async def wait(self):
         self._scope.cancel()
-        return 0
+        await trio.lowlevel.checkpoint()

@@ -40,7 +40,7 @@ from tests.model.fault_steps import (
 )
 from tests.writing_vfs.machine import TTL_S, UPDATE, WRITE, Machine
 
-HISTORIES = int(os.environ.get("STSFS_HISTORIES", "600"))
+HISTORIES = int(os.environ.get("STSFS_HISTORIES", "1000"))
 RAM = Path("/dev/shm")
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink]
 
