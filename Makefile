@@ -72,7 +72,7 @@ demo: setup-demo ## a local S3 and a local Synapse, mounted and read: needs no a
 
 .PHONY: test check test-strict test-systemd soak large-write bench format
 test: setup-test check ## checks and tests
-	@$(BIN)/python -m pytest -m "not strict and not systemd" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -m "not strict and not systemd" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.setup-test ## format, lint, types, layering
 	@$(BIN)/ruff format --check --quiet stsfs tests || \
