@@ -1,0 +1,136 @@
+"""Background tasks, and what a bug in one of them ends: what it worked on, and nothing else.
+
+Whoever starts a task that no request waits for starts it here. An exception that leaves such a task
+is logged as critical with its traceback, counted for `stsfs status`, and told to the owner of what
+the task worked on; the mount goes on.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVarTuple
+
+import trio
+
+log = logging.getLogger(__name__)
+Args = TypeVarTuple("Args")
+
+BUGS_SHOWN_MAX = 20
+RESTART_PAUSE_S = 1.0
+"""Before a task that has to run as long as the mount is started again."""
+
+OnBug = Callable[[Exception], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """One exception that nobody expected."""
+
+    unix_s: float
+    task: str
+    text: str
+
+
+@dataclass(slots=True)
+class BugLog:
+    """The bugs of this process: how many, and the latest ones."""
+
+    count: int = 0
+    latest: deque[Bug] = field(default_factory=lambda: deque(maxlen=BUGS_SHOWN_MAX))
+
+    def note(self, task: str, exc: Exception) -> None:
+        """Log, count and remember one. Not a checkpoint."""
+        self.count += 1
+        self.latest.append(Bug(time.time(), task, f"{type(exc).__name__}: {exc}"))
+        log.critical("a bug in %s: %r", task, exc, exc_info=exc)
+
+
+BUGS = BugLog()
+"""Of this process, as the log is."""
+
+
+async def contained(
+    task: str, call: Callable[[*Args], Awaitable[object]], *args: *Args, on_bug: OnBug | None = None
+) -> bool:
+    """Call; False if that ended with an exception, which is noted. on_bug is told of it.
+
+    Cancellation passes through.
+    """
+    try:
+        await call(*args)
+    except Exception as exc:  # noqa: BLE001 - the one place where a task's bug ends
+        _noted(task, exc, on_bug)
+        return False
+    except BaseExceptionGroup as group:
+        bugs, others = group.split(Exception)
+        if bugs is not None:
+            _noted(task, ExceptionGroup(str(bugs), _exceptions(bugs)), on_bug)
+        if others is not None:
+            raise others from None
+        return False
+    return True
+
+
+async def kept_running(task: str, call: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:
+    """Call, and call again after each bug; ends when the call does."""
+    while True:
+        if await contained(task, call, *args):
+            return
+        await trio.sleep(RESTART_PAUSE_S)
+
+
+class TaskPool:
+    """The background tasks of one owner. `run` must be running while tasks are started."""
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether tasks can be started."""
+        return self._nursery is not None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the tasks until cancelled; then they are cancelled, too."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    def start(
+        self,
+        task: str,
+        call: Callable[[*Args], Awaitable[object]],
+        *args: *Args,
+        on_bug: OnBug | None = None,
+    ) -> None:
+        """Let a task of its own make a call. Not a checkpoint.
+
+        on_bug is told of an exception, synchronously, in that task.
+        """
+        assert self._nursery is not None, f"{self._owner}: run must be running"
+
+        async def supervised() -> None:
+            await contained(f"{self._owner}: {task}", call, *args, on_bug=on_bug)
+
+        self._nursery.start_soon(supervised, name=f"{self._owner}: {task}")
+
+
+def _noted(task: str, exc: Exception, on_bug: OnBug | None) -> None:
+    BUGS.note(task, exc)
+    if on_bug is None:
+        return
+    try:
+        on_bug(exc)
+    except Exception as second:  # noqa: BLE001 - the owner's own handling has failed as well
+        BUGS.note(f"{task}, while it was told of a bug", second)
+
+
+def _exceptions(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    return [each for each in group.exceptions if isinstance(each, Exception)]
