@@ -124,6 +124,10 @@ class StagingFailure(StsfsError):
     """The local disk failed with what is being written."""
 
 
+class InternalError(StsfsError):
+    """An error in stsfs itself ended what was being done; the log has its traceback."""
+
+
 # What Synapse answers (see synapse.answers for the table).
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent
 MODULES = sorted((REPOSITORY / "stsfs").rglob("*.py"))
 TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
-FILE_LINES_MAX, FUNCTION_LINES_MAX = 400, 60
+FILE_LINES_MAX, FUNCTION_LINES_MAX = 600, 60
 
 UNTRACKED_TODO = re.compile(r"\bTODO\b(?!\(#\d+\))")
 

@@ -14,9 +14,10 @@ from stsfs.errors import (
     WriteConflict,
 )
 from stsfs.store.object_store import Traits
+from stsfs.writer.dirty_state import DirtyState
 from tests.fakes import pattern
 from tests.faults import Fault, Hold
-from tests.writer_stage import MIB, closed, let_go_when_blocked, on_stage
+from tests.writer_stage import MIB, closed, let_go_when_blocked, on_stage, released
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ async def test_a_file_over_an_object_that_nobody_wrote_to_costs_nothing(staging)
 async def test_an_append_fetches_what_it_needs_when_it_is_published(staging):
     async with on_stage(staging) as stage:
         file = stage.over(stage.store.put("base/a", b"abc"))
-        await file.append(b"def")
+        await file.write(file.size_bytes, b"def")
         assert stage.store.calls["read_range"] == 0
         assert bytes(await file.read(1, 4)) == b"bcde"
         assert await closed(file)
@@ -173,7 +174,7 @@ async def test_a_publication_whose_answer_was_lost_is_repeated_as_the_same(stagi
         stage.store.script("put", Fault(StoreFailure("503"), happened=happened))
         with pytest.raises(StoreFailure):
             await file.publish()
-        assert file.state == "failed"
+        assert file.state is DirtyState.FAILED
         assert file.dirty
         assert await closed(file)
         assert stage.data() == b"abc"
@@ -196,7 +197,7 @@ async def test_bytes_that_only_s3_has_are_read_although_we_have_just_replaced_it
     data = pattern(1, 20 * MIB)
     async with on_stage(staging) as stage:
         file = stage.over(stage.store.put("base/a", data))
-        await file.append(b"more")
+        await file.write(file.size_bytes, b"more")
         stage.store.script("complete_upload", Fault(error, happened=True, hold=(hold := Hold())))
 
         async def publish():
@@ -225,9 +226,7 @@ async def test_another_clients_object_is_a_conflict_and_ours_stays_on_disk(stagi
             await file.publish()
         assert file.detached
         assert stage.store.objects["base/a"].etag == theirs.etag
-        file.writable_handles = 0
-        assert not await file.close()
-        await file.drop()
+        assert await released(file)
         assert stage.left_on_disk() == [".data", ".json"]
         (pending,) = stage.writers.pending()
         assert pending.state == "conflict"
@@ -262,8 +261,7 @@ async def test_what_is_denied_is_kept_and_not_tried_again_by_itself(staging, aut
         stage.store.script("put", *[Fault(AccessDenied("may not write"))] * 2)
         with pytest.raises(AccessDenied):
             await file.publish()
-        file.writable_handles = 0
-        assert not await file.close()
+        assert not await released(file)
         assert stage.left_on_disk() == [".data", ".json"]
         for _ in range(1000):
             await trio.sleep(10)
@@ -279,10 +277,10 @@ async def test_passing_trouble_is_tried_again_until_it_is_over(staging, autojump
         stage.store.script("put", *[Fault(StoreFailure("503"))] * 6)
         with pytest.raises(StoreFailure):
             await file.publish()
-        file.writable_handles = 0
-        assert not await file.close()
-        while not file.closed:  # the clock jumps on while a thread is at work
+        assert not await released(file)
+        while stage.left_on_disk():  # the clock jumps on while a thread is at work
             await trio.sleep(1)
+        assert file.closed
         assert stage.data() == b"abc"
         assert file.watcher.told[-1] == ("gone",)
         assert stage.left_on_disk() == []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stsfs.errors import StaleVersion, StoreFailure, StsfsError, WriteConflict
 from stsfs.writer import local_disk
 from tests.fakes import Fault, MemoryStore, pattern
-from tests.writer_stage import on_stage, small_parts
+from tests.writer_stage import check_state, on_stage, released, small_parts
 
 HISTORIES = int(os.environ.get("STSFS_HISTORIES", "300"))
 IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -69,6 +69,7 @@ class History:
 
     async def play(self, step):
         await getattr(self, "_" + step[0].replace(" ", "_"))(*step[1:])
+        check_state(self.file)
         if not self.is_over:
             assert self.stage.data() in self.in_s3 or self.stage.data() == self.theirs
 
@@ -139,13 +140,12 @@ class History:
         await self._publish()
         if self.is_over:
             return
-        self.file.writable_handles = 0
-        closed = await self.file.close()
+        closed = await released(self.file)
         assert closed == (not self.file.dirty)
         if closed:
             assert self.stage.left_on_disk() == []
             self.file = self.stage.over(self.file.version)
-        self.file.writable_handles = 1
+        self.file.open_handles = self.file.writable_handles = 1
 
     async def _rest(self):
         await trio.testing.wait_all_tasks_blocked(0.001)
@@ -168,10 +168,8 @@ class History:
         """The trouble is over, and the file is closed."""
         self.store.scripts.clear()
         await self._publish()
-        self.file.writable_handles = 0
-        await self.file.close()
+        await released(self.file)
         if self.is_over:
-            await self.file.drop()
             assert self.stage.left_on_disk() == [".data", ".json"]
         else:
             assert self.theirs is not None or self.stage.data() == bytes(self.data)

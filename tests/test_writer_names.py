@@ -9,7 +9,7 @@ from stsfs.errors import (
 )
 from stsfs.store.object_store import Expected
 from tests.faults import Fault, Hold
-from tests.writer_stage import closed, let_go_when_blocked, on_stage
+from tests.writer_stage import closed, let_go_when_blocked, on_stage, released
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ async def test_a_lost_answer_is_known_before_an_unlink(staging):
         stage.store.script("put", Fault(StoreFailure("503"), happened=True))
         with pytest.raises(StoreFailure):
             await file.publish()
-        file.detach()
-        version = await file.settle()
+        async with file.removing() as version:
+            pass
         assert version.etag == stage.store.objects["base/a"].etag
 
 
@@ -34,15 +34,13 @@ async def test_an_unlinked_file_is_not_uploaded_and_goes_on_working(staging):
         file = stage.new()
         await file.write(0, b"abc")
         await file.keep()
-        file.detach()
-        assert await file.settle() is None
+        async with file.removing() as version:
+            assert version is None
         assert stage.left_on_disk() == []
         await file.write(3, b"def")
         assert bytes(await file.read(0, 10)) == b"abcdef"
         assert await file.publish() is None
-        file.writable_handles = 0
-        assert not await file.close()
-        await file.drop()
+        assert await released(file)
         assert dict(stage.calls) == {}
         assert stage.writers.files() == []
 
@@ -55,9 +53,9 @@ async def test_an_unlink_during_the_publication_knows_what_has_to_be_deleted(sta
         async with trio.open_nursery() as nursery:
             nursery.start_soon(file.publish)
             await hold.reached()
-            file.detach()
             nursery.start_soon(let_go_when_blocked, hold)
-            version = await file.settle()
+            async with file.removing() as version:
+                pass
         assert version.etag == stage.store.objects["base/a"].etag
         assert stage.left_on_disk() == []
 

@@ -49,7 +49,7 @@ async def test_small_files_are_put_and_changed(house, writers):
     await file.write(0, b"hello")
     version = await closed(file)
     file = writers.stage_over(version, "small", modified_ns=0)
-    await file.append(b" world")
+    await file.write(file.size_bytes, b" world")
     await closed(file)
     assert data_at(house, "base/small ü+") == b"hello world"
     assert house.found("base/small ü+")[1]["mode"] == "33188"
@@ -65,7 +65,7 @@ async def test_a_long_stream_with_a_change_at_its_front_and_a_later_append(house
     version = await closed(file)
     assert data_at(house, "base/long") == data
     file = writers.stage_over(version, "long", modified_ns=0)
-    await file.append(b"more")
+    await file.write(file.size_bytes, b"more")
     await file.write(20 * MIB, b"middle")
     data[20 * MIB : 20 * MIB + 6] = b"middle"
     await closed(file)
@@ -101,7 +101,7 @@ async def test_an_upload_that_the_server_has_lost_is_begun_again(house, writers)
     await file.write(0, data[: 17 * MIB])
     while not file.sent_bytes:
         await trio.sleep(0.01)
-    upload = file._publisher.sender.upload
+    upload = file._sender.upload
     await writers.writer.abort_upload("base/lost", upload.upload_id)
     await file.write(17 * MIB, data[17 * MIB :])
     try:

@@ -11,7 +11,7 @@ from stsfs.staging.left import LeftBehind
 from stsfs.writer.moves import Mover
 from stsfs.writer.recovery import publish_left, recover_at_mount
 from tests.fakes import Fault, MemoryStore, pattern
-from tests.writer_stage import LOCATION, closed, on_stage, small_parts
+from tests.writer_stage import LOCATION, closed, on_stage, released, small_parts
 
 PART = 16
 
@@ -60,7 +60,10 @@ async def recovered(path, store):
     async with on_stage(path, store) as stage:
         mover = Mover(LOCATION, store, store.writer, stage.staging)
         recovery = await recover_at_mount(stage.writers, mover)
-        while len(stage.writers._nursery.child_tasks) > 1:  # beside the one that tries again
+        while (
+            stage.writers.tasks._nursery.child_tasks
+            and len(stage.writers.tasks._nursery.child_tasks) > 1
+        ):  # beside the one that tries again
             await trio.sleep(0.001)
         return recovery, stage.staging.left_behind()
 
@@ -92,7 +95,7 @@ async def over_small(stage):
 async def over_large(stage):
     file = stage.over(stage.store.put("base/a", OLD))
     await file.write(5 * PART, b"new")
-    await file.append(b"tail")
+    await file.write(file.size_bytes, b"tail")
     await closed(file)
 
 
@@ -226,7 +229,7 @@ async def test_a_conflict_is_published_by_force_only(staging, store):
         store.put("base/a", b"theirs")
         with pytest.raises(WriteConflict):
             await file.publish()
-        await file.drop()
+        await released(file)
     for force, expected in ((False, b"theirs"), (True, b"ours")):
         async with on_stage(staging, store) as stage:
             (left,) = stage.staging.left_behind()
@@ -255,8 +258,8 @@ async def test_an_unlinked_file_is_not_recovered(staging, store):
         file = stage.new()
         await file.write(0, b"abc")
         await file.keep()
-        file.detach()
-        await file.settle()
+        async with file.removing():
+            pass
         await file.write(3, b"more")
         await file.keep()
     async with on_stage(staging, store) as stage:

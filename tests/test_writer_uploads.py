@@ -7,7 +7,7 @@ from trio.testing import wait_all_tasks_blocked
 from stsfs.errors import AccessDenied, StoreFailure, WriteConflict
 from tests.fakes import MemoryStore, pattern
 from tests.faults import Fault, Hold
-from tests.writer_stage import MIB, closed, on_stage, small_parts
+from tests.writer_stage import MIB, closed, on_stage, released, small_parts
 
 PART = 16
 
@@ -144,7 +144,7 @@ async def test_an_append_to_a_large_object_sends_the_appendix(staging, store):
     data = pattern(6, 20 * PART)
     async with on_stage(staging, store) as stage:
         file = stage.over(store.put("base/a", data))
-        await file.append(b"more")
+        await file.write(file.size_bytes, b"more")
         assert await closed(file)
         assert stage.data() == data + b"more"
         assert store.writer.sent_bytes == 4
@@ -157,7 +157,7 @@ async def test_a_large_file_that_goes_on_after_its_publication_copies_what_is_th
         await written(file, data, 100)
         await file.publish()
         before = store.writer.sent_bytes
-        await file.append(b"more")
+        await file.write(file.size_bytes, b"more")
         assert await closed(file)
         assert stage.data() == data + b"more"
         assert store.writer.sent_bytes == before + 4
@@ -166,7 +166,7 @@ async def test_a_large_file_that_goes_on_after_its_publication_copies_what_is_th
 async def test_a_base_that_is_replaced_while_it_is_copied_is_a_conflict(staging, store):
     async with on_stage(staging, store) as stage:
         file = stage.over(store.put("base/a", pattern(8, 20 * PART)))
-        await file.append(b"more")
+        await file.write(file.size_bytes, b"more")
         store.script("begin_upload", Fault(hold=(hold := Hold())))
         errors = []
 
@@ -289,13 +289,12 @@ async def test_an_unlinked_stream_is_given_up(staging, store):
         store.script("upload_part", *[Fault(delay_s=0.05)] * 4)
         await written(file, pattern(15, 10 * PART))
         await trio.sleep(0.01)
-        file.detach()
-        await file.settle()
+        async with file.removing():
+            pass
         await quiet()
         assert store.writer.uploads == {}
         assert stage.left_on_disk() == []
-        file.writable_handles = 0
-        await file.drop()
+        await released(file)
         assert stage.data() is None
 
 
@@ -305,11 +304,11 @@ async def test_an_upload_that_cannot_be_given_up_is_tried_again(staging, store):
         await written(file, pattern(16, 10 * PART))
         await quiet()
         store.script("abort_upload", Fault(StoreFailure("503")))
-        file.detach()
-        await file.settle()
+        async with file.removing():
+            pass
         await quiet()
         assert len(store.writer.uploads) == 1
-        await file.drop()
+        await released(file)
         await stage.writers.drain()
         assert store.writer.uploads == {}
 
@@ -357,7 +356,7 @@ async def test_a_plan_is_not_spoilt_by_who_writes_all_the_time(staging, store):
     async with on_stage(staging, store) as stage:
         now = bytearray(pattern(19, 20 * PART))
         file = stage.over(store.put("base/a", now))
-        await file.append(b"x")
+        await file.write(file.size_bytes, b"x")
         now += b"x"
         store.script("copy_part", *[Fault(delay_s=0.002)] * 60)
         async with trio.open_nursery() as nursery:

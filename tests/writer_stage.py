@@ -7,7 +7,8 @@ import trio
 import trio.testing
 
 from stsfs.staging.directory import StagingDirectory
-from stsfs.writer import content, part_sizes, plan, publisher, sender
+from stsfs.writer import content, part_sizes, plan, publication, sender
+from stsfs.writer.dirty_state import DirtyState
 from stsfs.writer.wire import LocationName
 from stsfs.writer.writing import Writers
 from tests.fakes import MemoryStore
@@ -72,7 +73,7 @@ class Stage:
         )
 
     def _opened(self, file):
-        file.writable_handles = 1
+        file.open_handles = file.writable_handles = 1
         file.watcher = Watching()
         return file
 
@@ -93,7 +94,23 @@ async def on_stage(path, store=None):
 async def closed(file):
     """The last writable handle is closed, as the kernel does it: flush, then release."""
     await file.publish()
-    file.writable_handles = 0
+    return await released(file)
+
+
+def check_state(file):
+    """State and content do not contradict each other."""
+    match file.state:
+        case DirtyState.CLEAN:
+            assert not file.dirty
+        case DirtyState.WRITING | DirtyState.FAILED:
+            assert file.dirty
+    assert (file.state is DirtyState.PUBLISHING) <= (file._attempt is not None)
+    assert file.state is not DirtyState.ENDED or file._attempt is None
+
+
+async def released(file):
+    """The last handle has gone."""
+    file.open_handles = file.writable_handles = 0
     return await file.close()
 
 
@@ -111,7 +128,7 @@ def small_parts(store, *, part_bytes=16, step_parts=8):
         (plan, "PART_BYTES_MIN", 10),
         (plan, "COPY_BYTES_MAX", 40),
         (sender, "PUT_BYTES_MAX", 2 * part_bytes),
-        (publisher, "PUT_BYTES_MAX", 2 * part_bytes),
+        (publication, "PUT_BYTES_MAX", 2 * part_bytes),
         (content, "FETCH_BYTES", 7),
     ]
     with ExitStack() as stack:

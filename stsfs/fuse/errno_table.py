@@ -43,6 +43,7 @@ REPLIES: dict[type[errors.StsfsError], Reply] = {
     errors.StagingFailure:     Reply(errno.EIO,          logging.ERROR),
     errors.DeadlineExceeded:   Reply(errno.ETIMEDOUT,    logging.ERROR),
     errors.StoreFailure:       Reply(errno.EIO,          logging.ERROR),
+    errors.InternalError:      Reply(errno.EIO,          logging.ERROR),
     errors.ContentMismatch:    Reply(errno.EIO,          logging.ERROR),
 }  # fmt: skip
 

@@ -108,18 +108,13 @@ class Namespace:
 
     async def _unlink(self, node: File) -> None:
         key, staged = node.key, node.staged
-        if staged is None:
+        if staged is None or staged.detached:
             async with self._nodes.lock(node):
                 await self._delete(node)
-        elif staged.version is None:
-            # Nobody waits for the end of a long upload of what is not wanted any more.
-            staged.detach()
-            if await staged.settle() is not None:
-                await self._delete(node)
         else:
-            async with self._nodes.lock(node), staged.held():
-                await self._delete(node)
-                staged.detach()
+            async with staged.removing() as version:
+                if version is not None:
+                    await self._delete(node)
         await self._nodes.lose_name(node)
         self._nodes.recall.forget(node, key)
 

@@ -15,7 +15,8 @@ from stsfs.store.object_store import ObjectStore, ObjectVersion
 
 if TYPE_CHECKING:
     from stsfs.vfs.view import View
-    from stsfs.writer.staged_file import StagedFile
+    from stsfs.writer.dirty_file import DirtyFile
+    from stsfs.writer.locks import OrderedLock
 
 ROOT_INODE = 1
 NAME_BYTES_MAX = 255
@@ -103,8 +104,11 @@ class File:
     mode: int | None = None
     """Permission bits that were set here; None: those of the mount."""
 
-    staged: "StagedFile | None" = None
+    staged: "DirtyFile | None" = None
     """Its content, while it is being written here; whoever reads meanwhile reads that."""
+
+    turn: "OrderedLock | None" = None
+    """Held by whoever stages, publishes, moves or removes it; made when first needed."""
 
     @property
     def key(self) -> str:

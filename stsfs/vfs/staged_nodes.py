@@ -4,14 +4,14 @@ A node is staged from the first change of its content until S3 has it and no han
 writing. As long as it is staged its name is pinned, unless it has lost its name: because it was
 removed or replaced here, or because another client was faster (WriteConflict).
 
-Everything here that needs two steps for one node (publishing, staging, moving it) holds the lock
-of the node meanwhile. Names need no locks of their own: the kernel changes names of one directory
-one at a time.
+What needs two steps for one node (publishing, staging, moving, removing it) holds its turn: see
+`writer.locks`. Names need no locks of their own: the kernel changes names of one directory one at a
+time.
 """
 
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -22,7 +22,8 @@ from stsfs.vfs.nodes import Directory, File, Node, new_number, path_of
 from stsfs.vfs.recall import Recall
 from stsfs.vfs.tree import Tree
 from stsfs.vfs.writable import Writable, WritableLocation
-from stsfs.writer.staged_file import StagedFile
+from stsfs.writer.dirty_file import DirtyFile, FileEnded
+from stsfs.writer.locks import OrderedLock, Rank, check_order, in_turn
 
 STORAGE_CLASS = "STANDARD"
 """Of what is new: a bucket may choose another one, and the next LIST tells."""
@@ -38,7 +39,6 @@ class StagedNodes:
         self._tree, self._writable = tree, writable
         self._open: Counter[File] = Counter()  # handles of any kind
         self._writing: Counter[File] = Counter()  # those of them that may write
-        self._locks: dict[File, trio.Lock] = {}
         self._moving: dict[Directory, trio.Event] = {}
         self._changing: Counter[Node] = Counter()
         self._change_ended = trio.Event()
@@ -49,18 +49,9 @@ class StagedNodes:
 
     @asynccontextmanager
     async def lock(self, *files: File) -> AsyncIterator[None]:
-        """Nobody else publishes, stages or moves these files meanwhile."""
-        async with AsyncExitStack() as stack:
-            for file in sorted(set(files), key=lambda each: each.inode):
-                lock = self._locks.setdefault(file, trio.Lock())
-                stack.callback(self._forget_lock, file, lock)
-                await stack.enter_async_context(lock)
+        """Nobody else publishes, stages, moves or removes these files meanwhile: see `locks`."""
+        async with in_turn([_turn_of(file) for file in files]):
             yield
-
-    def _forget_lock(self, file: File, lock: trio.Lock) -> None:
-        statistics = lock.statistics()
-        if not statistics.locked and not statistics.tasks_waiting:
-            self._locks.pop(file, None)
 
     @asynccontextmanager
     async def changing(self, *nodes: Node) -> AsyncIterator[None]:
@@ -68,6 +59,7 @@ class StagedNodes:
 
         Begins when no directory that they lie in is being moved; then moves wait for the end.
         """
+        check_order(Rank.NAMES)
         while moves := [event for node in nodes if (event := self._move_of(node)) is not None]:
             await moves[0].wait()
         self._changing.update(nodes)
@@ -131,21 +123,27 @@ class StagedNodes:
         self._attach(file, staged)
         return file
 
-    async def stage(self, file: File, *, truncate: bool = False) -> StagedFile:
+    async def stage(self, file: File, *, truncate: bool = False) -> DirtyFile:
         """The staging file of a file, made where it has none; empty if truncate.
 
         Raises StaleVersion for a version that is known to be gone.
         """
         await self.still(file)
-        async with self.lock(file):
+        while True:
             staged = file.staged
             if staged is None:
-                return self._stage_over(file, truncate=truncate)
-            if truncate:
-                await staged.truncate(0)
-            return staged
+                async with self.lock(file):
+                    if file.staged is None:
+                        return self._stage_over(file, truncate=truncate)
+                continue
+            try:
+                if truncate:
+                    await staged.truncate(0)
+                return staged
+            except FileEnded:
+                continue
 
-    def _stage_over(self, file: File, *, truncate: bool) -> StagedFile:
+    def _stage_over(self, file: File, *, truncate: bool) -> DirtyFile:
         if file.outdated or file.version is None:
             raise StaleVersion(f"{path_of(file)} was replaced or deleted.")
         staged = self.location(file.parent).writers.stage_over(
@@ -159,10 +157,11 @@ class StagedNodes:
         self._attach(file, staged)
         return staged
 
-    def _attach(self, file: File, staged: StagedFile) -> None:
-        staged.watcher = _Watcher(self, file)
-        staged.writable_handles = self._writing[file]
+    def _attach(self, file: File, staged: DirtyFile) -> None:
+        staged.watcher = _Watcher(self, file, staged)
+        staged.turn = _turn_of(file)
         file.staged = staged
+        self._tell_handles(file)
         file.modified_ns = staged.modified_ns
         self.changes.pin(file.parent, file.name, file)
 
@@ -190,51 +189,36 @@ class StagedNodes:
 
     def _tell_handles(self, file: File) -> None:
         if file.staged is not None:
+            file.staged.open_handles = self._open[file]
             file.staged.writable_handles = self._writing[file]
 
     async def finish(self, file: File) -> None:
         """End the staging of a file that nobody has open for writing. Raises as `released`."""
         await self.still(file)
-        async with self.lock(file):
-            staged = file.staged
-            if staged is None or file in self._writing:
-                return
-            if staged.detached:
-                if file not in self._open:
-                    file.staged = None
-                    await staged.drop()
-                return
-            if await staged.close():
-                if file.staged is staged:
-                    self.end(file)
-            elif staged.error is not None and file not in self._writing:
-                raise staged.error
-
-    def end(self, file: File) -> None:
-        """The staging file of a file is gone, and S3 has its content."""
         staged = file.staged
-        assert staged is not None
-        file.version, file.modified_ns, file.staged = staged.version, staged.modified_ns, None
-        self._release_name(file)
+        if staged is None or file in self._writing:
+            return
+        is_over = await staged.close()
+        if not is_over and staged.error is not None and not staged.detached:
+            raise staged.error
+
+    def end(self, file: File, staged: DirtyFile) -> None:
+        """A file is not being written any more. Whoever is staged for its node now is not meant."""
+        if file.staged is not staged:
+            return
+        file.staged = None
+        if not file.outdated:
+            file.version, file.modified_ns = staged.version, staged.modified_ns
+            self._release_name(file)
 
     async def publish(self, file: File) -> None:
         """Return when S3 has the content as it is now; at once for a file without a name.
 
-        Raises what StagedFile.publish raises.
+        Raises what DirtyFile.publish raises.
         """
         await self.still(file)
-        async with self.lock(file):
-            if file.staged is not None:
-                await file.staged.publish()
-
-    async def abandon(self, file: File) -> None:
-        """Give up what was staged, and could not be changed as it should."""
-        staged = file.staged
-        if staged is not None and file not in self._open:
-            file.staged = None
-            staged.detach()
-            self._release_name(file)
-            await staged.drop()
+        if file.staged is not None:
+            await file.staged.publish()
 
     async def lose_name(self, file: File) -> None:
         """The name of a file was removed, or given to another: what is staged has nowhere to go.
@@ -244,11 +228,10 @@ class StagedNodes:
         self._release_name(file)
         self._tree.inodes.unlink(file)
         file.outdated = True
-        if file.staged is not None:
-            file.staged.detach()
-            if file not in self._open:
-                staged, file.staged = file.staged, None
-                await staged.drop()
+        staged = file.staged
+        if staged is not None:
+            await staged.replaced()
+            await staged.close()
 
     def rename(self, node: Node, parent: Directory, name: bytes) -> None:
         """A node has another name from now on; what had it before has lost it."""
@@ -265,8 +248,7 @@ class StagedNodes:
 
     def published(self, file: File, version: ObjectVersion) -> None:
         """S3 has the content as it was when the publication began."""
-        if file.staged is None:
-            return  # it has lost its name meanwhile
+        assert file.staged is not None
         file.version, file.modified_ns = version, file.staged.modified_ns
         file.outdated = False
         self.changes.filled(file.parent)
@@ -301,22 +283,29 @@ def _is_inside(node: Node, directory: Directory) -> bool:
     return at is not None
 
 
+def _turn_of(file: File) -> OrderedLock:
+    if file.turn is None:
+        file.turn = OrderedLock(Rank.TURN)
+    return file.turn
+
+
 _LOST = (WriteConflict, AlreadyExists)
 """How a publication fails that will not be tried again, because another client was faster."""
 
 
 class _Watcher:
-    """Hears what becomes of the content of one node; implements writer.staged_file.Watcher."""
+    """Hears what becomes of the content of one node; implements writer.listeners.Watcher."""
 
-    def __init__(self, nodes: StagedNodes, file: File) -> None:
-        self._nodes, self._file = nodes, file
+    def __init__(self, nodes: StagedNodes, file: File, staged: DirtyFile) -> None:
+        self._nodes, self._file, self._staged = nodes, file, staged
 
     def published(self, version: ObjectVersion) -> None:
-        self._nodes.published(self._file, version)
+        if self._file.staged is self._staged:
+            self._nodes.published(self._file, version)
 
     def failed(self, error: StsfsError) -> None:
-        self._nodes.failed(self._file, error)
+        if self._file.staged is self._staged:
+            self._nodes.failed(self._file, error)
 
     def gone(self) -> None:
-        if self._file.staged is not None:
-            self._nodes.end(self._file)
+        self._nodes.end(self._file, self._staged)

@@ -4,6 +4,7 @@ Changes of names are in `namespace`.
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 from stsfs.cache.block_cache import BlockCache
@@ -19,6 +20,8 @@ from stsfs.vfs.staged_nodes import StagedNodes
 from stsfs.vfs.tree import Tree
 from stsfs.vfs.vfs import Vfs
 from stsfs.vfs.writable import Writable
+from stsfs.writer.dirty_file import FileEnded
+from stsfs.writer.dirty_state import DirtyState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +138,10 @@ class WritingVfs(Vfs):
         opened = self._live(handle)
         file = opened.file
         while True:
-            if file.staged is not None:
-                return await file.staged.read(offset, size_bytes)
+            if (staged := file.staged) is not None:
+                with suppress(FileEnded):
+                    return await staged.read(offset, size_bytes)
+                continue
             version = file.version
             if opened.version is not version:  # we have published another one, or moved it
                 opened.reader.close()
@@ -171,7 +176,7 @@ class WritingVfs(Vfs):
         staged = opened.file.staged
         if not opened.writes or staged is None or not staged.dirty or staged.untouched:
             return
-        if opened.shared and staged.state != "conflict":
+        if opened.shared and staged.state is not DirtyState.CONFLICT:
             await staged.keep()
             return
         await self._nodes.publish(opened.file)
@@ -233,24 +238,29 @@ class WritingVfs(Vfs):
         self._asking.of_node("write", file)
         if file.outdated and file.staged is None:
             raise StaleVersion(f"{path_of(file)} was replaced or deleted.")
-        was_staged = file.staged is not None
-        if not was_staged and handle is None:
+        if handle is not None:
+            await self._set_size(file, size_bytes)
+            self._live(handle).note_write()
+            return
+        if file.staged is None:
             reader = DirectReader(self._cache.store, _version(file))
             await self._confirm(file, reader, caller, confirmed=False)
+        # truncate(2) is an open, a change and a close: nobody ends the file in between.
+        self._nodes.opened(file, writes=True)
+        try:
+            await self._set_size(file, size_bytes)
+        except BaseException:
+            with suppress(StsfsError):
+                await self._nodes.released(file, writes=True)
+            raise
+        await self._nodes.released(file, writes=True)
+
+    async def _set_size(self, file: File, size_bytes: int) -> None:
         if file.staged is None and size_bytes == file.size_bytes:
             return
         staged = await self._nodes.stage(file, truncate=not size_bytes)
-        try:
-            await staged.truncate(size_bytes)
-        except StsfsError:
-            if not was_staged:
-                await self._nodes.abandon(file)
-            raise
+        await staged.truncate(size_bytes)
         file.modified_ns = staged.modified_ns
-        if handle is not None:
-            self._live(handle).note_write()
-        else:
-            await self._nodes.finish(file)
 
     def _set_mode_and_time(self, node: Node, change: AttributeChange) -> None:
         if change.mode is not None:

@@ -17,12 +17,13 @@ from stsfs.staging.record import Record
 from stsfs.staging.spans import Spans
 from stsfs.store.object_store import ObjectVersion
 from stsfs.writer.local_disk import LocalDisk
+from stsfs.writer.locks import OrderedLock, Rank
 from stsfs.writer.sources import OpenSource, Source
 
 FETCH_BYTES = 1024 * 1024
 """What is fetched from the base in one piece."""
 
-Changed = Callable[[int, int], None]
+OnChange = Callable[[int, int], None]
 
 
 class StagedContent:
@@ -36,12 +37,11 @@ class StagedContent:
         staging: StagingDirectory,
         disk: LocalDisk,
         open_source: OpenSource,
-        changed: Changed,
         *,
         base: ObjectVersion | None = None,
         size_bytes: int = 0,
     ) -> None:
-        self.lock = trio.Lock()
+        self.lock = OrderedLock(Rank.CONTENT)
         """Held for what must see one state of the content. Never across a request to S3."""
 
         self.file: StagingFile | None = None
@@ -57,10 +57,13 @@ class StagedContent:
         self.written = Spans()
         """What somebody has put there: what is changed, without holes."""
 
-        self._staging, self._disk = staging, disk
+        self.disk = disk
+        self.on_change: OnChange = _nobody
+        """Told of each range of bytes that has changed. Not a checkpoint."""
+
+        self._staging = staging
         self._open_source = open_source
-        self._note_changed = changed
-        self._is_nameless = False
+        self._is_nameless = self._is_closed = False
         self._shared: _Shared | None = None
         self._since = Spans()
         self._since_limit_bytes = 0
@@ -89,20 +92,18 @@ class StagedContent:
             self.file = file
         return self.file
 
-    def forget(self) -> None:
+    def unlink(self) -> None:
         """Nothing is left of it once this process ends. May block: called in threads."""
         self._is_nameless = True
         if self.file is not None:
             self.file.forget()
 
-    async def put_down(self) -> None:
-        """The staging file goes: the base has all there is, or nobody asks any more. Under lock."""
+    async def discard(self) -> None:
+        """Remove the staging file: S3 has all there is, or nobody asks any more. After `close`."""
+        assert self._is_closed
         file, self.file = self.file, None
-        for spans in (self.present, self.changed, self.written):
-            spans.clear()
-        self.limit_bytes = self.size_bytes
         if file is not None:
-            await self._disk.run(self.size_bytes, file.discard)
+            await self.disk.run(self.size_bytes, file.discard)
 
     def rest(self) -> None:
         """Nobody uses it for a while: no descriptor is held. Not a checkpoint."""
@@ -114,7 +115,7 @@ class StagedContent:
         stop = offset + len(data)
         start = min(offset, self.size_bytes)
         try:
-            await self._disk.run(len(data), self._write, offset, data)
+            await self.disk.run(len(data), self._write, offset, data)
         except BaseException:
             # Some of it may have been written: over bytes that are ours, or behind the end, where
             # zeros are expected if the file is ever made longer.
@@ -131,7 +132,7 @@ class StagedContent:
     async def truncate(self, size_bytes: int) -> None:
         """Cut the file off, or let it end in zeros. Under lock."""
         before = self.size_bytes
-        await self._disk.run(self.size_bytes, self._truncate, size_bytes)
+        await self.disk.run(self.size_bytes, self._truncate, size_bytes)
         self.size_bytes = size_bytes
         for spans in (self.present, self.changed, self.written, self._since):
             spans.clip(size_bytes)
@@ -141,7 +142,7 @@ class StagedContent:
             self.present.add(before, size_bytes)
             self._mark_changed([(before, size_bytes)])
         else:
-            self._note_changed(size_bytes, before)
+            self.on_change(size_bytes, before)
 
     async def read(self, offset: int, size_bytes: int) -> memoryview:
         """Bytes from offset on; short only at the end."""
@@ -150,7 +151,7 @@ class StagedContent:
             if offset >= stop:
                 await trio.lowlevel.checkpoint()
                 return memoryview(b"")
-            base, file = self.base, self.file
+            base = self.base
             try:
                 if self.present.covers(offset, stop):
                     return memoryview(await self.read_present(offset, stop))
@@ -158,9 +159,6 @@ class StagedContent:
             except StaleVersion:
                 if self.base is base:
                     raise  # else it was our own publication that replaced it
-            except StagingFailure:
-                if self.file is file:
-                    raise  # else it was put down, because S3 has it all
 
     async def fetch(self, start: int, stop: int) -> None:
         """Bring what only the base has of [start, stop) into the staging file. Not under lock."""
@@ -178,7 +176,7 @@ class StagedContent:
                 # Only what is still missing: somebody may have written there meanwhile.
                 for at, until in self.missing(first, last):
                     piece = data[at - first : until - first]
-                    await self._disk.run(len(piece), self._write, at, piece)
+                    await self.disk.run(len(piece), self._write, at, piece)
                     self.present.add(at, until)
 
     def mark(self) -> None:
@@ -199,7 +197,8 @@ class StagedContent:
         self._let_go()
 
     def close(self) -> None:
-        """Nothing is read from the base any more."""
+        """Nothing is read any more, from the base neither. Not a checkpoint."""
+        self._is_closed = True
         self._let_go()
 
     def whole(self) -> bytes:
@@ -221,11 +220,13 @@ class StagedContent:
         for start, stop in spans:
             self.changed.add(start, stop)
             self._since.add(start, stop)
-            self._note_changed(start, stop)
+            self.on_change(start, stop)
 
     async def read_present(self, start: int, stop: int) -> bytes:
         """Present bytes; zeros where the file was cut off meanwhile."""
-        return await self._disk.run(stop - start, _bytes_of, self.file, start, stop)
+        if self._is_closed:
+            raise StagingFailure("The file is not being written any more.")
+        return await self.disk.run(stop - start, _bytes_of, self.file, start, stop)
 
     async def _read_mixed(self, start: int, stop: int) -> bytes:
         pieces, at = [], start
@@ -251,6 +252,8 @@ class StagedContent:
 
     @contextlib.contextmanager
     def _reading(self, base: ObjectVersion) -> Iterator[Source]:
+        if self._is_closed:
+            raise StagingFailure(f"{base.key!r} is not being written any more.")
         if self._shared is None:
             self._shared = _Shared(self._open_source(base))
         shared = self._shared
@@ -266,6 +269,10 @@ class StagedContent:
         if shared is not None:
             shared.is_over = True
             shared.close_if_done()
+
+
+def _nobody(start: int, stop: int) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(slots=True)

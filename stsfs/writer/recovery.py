@@ -11,9 +11,9 @@ from stsfs.errors import StsfsError
 from stsfs.staging.left import LeftBehind, LeftMove
 from stsfs.staging.record import DamagedRecord
 from stsfs.store.object_store import ObjectVersion
+from stsfs.writer.listeners import Watcher
 from stsfs.writer.moves import Mover
 from stsfs.writer.parallel import work_off
-from stsfs.writer.staged_file import Watcher
 from stsfs.writer.writing import Writers
 
 log = logging.getLogger(__name__)
@@ -71,9 +71,11 @@ async def recover_at_mount(
             recovery.listed.append(left.record.path)
             log.warning("%r was not uploaded: see `stsfs recover`", left.record.path)
             if left.record.upload_id is not None:
-                writers.in_background(writers.give_up, left.record.key, left.record.upload_id)
+                writers.tasks.start(
+                    "an upload", writers.give_up, left.record.key, left.record.upload_id
+                )
     if waiting:
-        writers.in_background(_publish_all, waiting, writers, arrived)
+        writers.tasks.start("recovery", _publish_all, waiting, writers, arrived)
     return recovery
 
 
@@ -83,7 +85,7 @@ async def publish_left(
     """Publish one file that was left, under the conditions of the mount that it was written in.
 
     With force, whatever is at its key is replaced. None: somebody else has taken it over. Raises
-    what StagedFile.publish raises; the bytes are kept then, and tried again where that may help.
+    what DirtyFile.publish raises; the bytes are kept then, and tried again where that may help.
     """
     record = left.record
     assert record is not None, "what has no record belongs nowhere"
@@ -97,10 +99,7 @@ async def publish_left(
     try:
         return await staged.publish()
     finally:
-        if staged.state == "conflict":
-            await staged.drop()
-        else:
-            await staged.close()
+        await staged.close()
 
 
 async def _publish_all(found: list[LeftBehind], writers: Writers, arrived: Arrived) -> None:
@@ -124,7 +123,7 @@ class _Arrivals:
 
     def published(self, version: ObjectVersion) -> None:
         log.info("%r, which was left before, is in S3 now", version.key)
-        self._writers.in_background(self._arrived, version.key)
+        self._writers.tasks.start("recovery", self._arrived, version.key)
 
     def failed(self, error: StsfsError) -> None:
         """Logged where it happens."""

@@ -12,6 +12,7 @@ import trio
 from stsfs.errors import StoreFailure, StsfsError
 from stsfs.store.change import Gone
 from stsfs.store.object_store import Expected, Traits
+from stsfs.supervisor import TaskPool
 from stsfs.writer.content import StagedContent
 from stsfs.writer.part_sizes import part_span
 from stsfs.writer.plan import plan_pieces
@@ -37,7 +38,7 @@ FRUITLESS_MAX = 3
 
 
 class Abandoned(Exception):
-    """Nobody wants the object any more."""
+    """The object is not wanted any more: the file has lost its name, or is about to."""
 
 
 def new_write_id() -> str:
@@ -46,7 +47,7 @@ def new_write_id() -> str:
 
 
 class Publishing(Protocol):
-    """What the sender must know of the file whose content it sends."""
+    """What the sender must know of the file whose content it sends. Implemented by DirtyFile."""
 
     @property
     def key(self) -> str:
@@ -57,8 +58,8 @@ class Publishing(Protocol):
         """What must be there; None: whatever is."""
 
     @property
-    def detached(self) -> bool:
-        """Whether nobody wants the object any more."""
+    def is_unwanted(self) -> bool:
+        """Whether the object is not wanted any more."""
 
     @property
     def changes(self) -> int:
@@ -81,12 +82,14 @@ class Publishing(Protocol):
 class Sender:
     """Sends one content, again and again. Only one `send` runs at a time."""
 
-    def __init__(self, wire: Wire, content: StagedContent, nursery: trio.Nursery) -> None:
+    def __init__(self, wire: Wire, content: StagedContent, tasks: TaskPool) -> None:
         self.upload: Upload | None = None
-        self._wire, self._content, self._nursery = wire, content, nursery
+        self._wire, self._content, self._tasks = wire, content, tasks
         self._may_stream = True
         self._is_sending = False
+        self._is_broken_off = False
         self._stream_scope: trio.CancelScope | None = None
+        self._parts_scope: trio.CancelScope | None = None
         self._stream_ended = trio.Event()
         self._resumed: trio.Event | None = None
 
@@ -112,7 +115,7 @@ class Sender:
 
     def stream(self, file: Publishing) -> None:
         """Send what is complete ahead of time, if this is a stream. Not a checkpoint."""
-        if self._stream_scope is not None or self._is_sending or file.detached:
+        if self._stream_scope is not None or self._is_sending or file.is_unwanted:
             return
         if not self._may_stream or self._content.limit_bytes:
             return
@@ -121,15 +124,28 @@ class Sender:
         if self._is_ready(1 + (self.upload.ahead_count if self.upload is not None else 0)):
             self._stream_scope = trio.CancelScope()
             self._stream_ended = trio.Event()
-            self._nursery.start_soon(self._stream, file, self._stream_scope)
+            self._tasks.start(f"parts of {file.key!r}", self._stream, file, self._stream_scope)
 
-    async def stop_streaming(self, *, at_once: bool = False) -> None:
-        """Nothing more goes ahead; what is under way ends, or is broken off."""
+    async def stop_streaming(self) -> None:
+        """Nothing more goes ahead; returns when what is under way has ended."""
         self._is_sending = True
         if self._stream_scope is not None:
-            if at_once:
-                self._stream_scope.cancel()
             await self._stream_ended.wait()
+
+    async def break_off(self) -> None:
+        """Send no more parts, until `go_on`; returns when no parts go ahead.
+
+        A request that makes the object is not broken off: nobody would know whether it did.
+        """
+        self._is_broken_off = True
+        for scope in (self._stream_scope, self._parts_scope):
+            if scope is not None:
+                scope.cancel()
+        await self.stop_streaming()
+
+    def go_on(self) -> None:
+        """Parts may be sent again. Not a checkpoint."""
+        self._is_broken_off = self._is_sending = False
 
     async def send(self, file: Publishing) -> str:
         """Make the object; returns its ETag.
@@ -160,7 +176,7 @@ class Sender:
         """The same, in the background. Not a checkpoint."""
         upload = self._dropped()
         if upload is not None:
-            self._nursery.start_soon(self._wire.abort, upload.key, upload.upload_id)
+            self._tasks.start("an upload", self._wire.abort, upload.key, upload.upload_id)
 
     def _dropped(self) -> Upload | None:
         upload, self.upload = self.upload, None
@@ -218,7 +234,7 @@ class Sender:
             upload = await self._usable_upload(file)
             if not upload.fits(content.size_bytes):
                 return None
-            await upload.send(upload.lacking(content.size_bytes))
+            await self._send_lacking(upload)
             async with content.lock:
                 size_bytes = content.size_bytes
                 is_small = size_bytes < PUT_BYTES_MAX
@@ -233,6 +249,15 @@ class Sender:
         )
         self.upload = None
         return etag
+
+    async def _send_lacking(self, upload: Upload) -> None:
+        """Raises Abandoned when it is broken off."""
+        if self._is_broken_off:
+            raise Abandoned
+        with trio.CancelScope() as self._parts_scope:
+            await upload.send(upload.lacking(self._content.size_bytes))
+        if self._parts_scope.cancelled_caught:
+            raise Abandoned
 
     async def _usable_upload(self, file: Publishing) -> Upload:
         """The one under way, if it can become the object; else a new one."""
@@ -302,5 +327,5 @@ class Sender:
 
 
 def _raise_if_abandoned(file: Publishing) -> None:
-    if file.detached:
+    if file.is_unwanted:
         raise Abandoned

@@ -1,11 +1,10 @@
 """All that is being written in one location: staged files, their uploads, and repeated tries."""
 
-import contextlib
 import logging
 import math
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import trio
@@ -21,13 +20,15 @@ from stsfs.store.object_store import (
     ObjectWriter,
     Traits,
 )
+from stsfs.supervisor import TaskPool, contained, kept_running
+from stsfs.writer.attempt import is_passing
 from stsfs.writer.content import StagedContent
-from stsfs.writer.file_state import FileState, Paper
+from stsfs.writer.dirty_file import DirtyFile
+from stsfs.writer.dirty_state import DirtyState
+from stsfs.writer.file_facts import FileFacts
 from stsfs.writer.local_disk import LocalDisk
 from stsfs.writer.object_traits import kept_class
-from stsfs.writer.publisher import Publisher, is_passing
 from stsfs.writer.sources import OpenSource, StoreSource
-from stsfs.writer.staged_file import StagedFile
 from stsfs.writer.wire import LocationName, Wire
 
 log = logging.getLogger(__name__)
@@ -67,65 +68,61 @@ class Writers:
         self._open_source = open_source or (lambda version: StoreSource(store, version))
         self._disk = LocalDisk()
         self._wire = Wire(store, writer, uploads_max=uploads_max)
-        self._files: dict[StagedFile, None] = {}
+        self._files: dict[DirtyFile, None] = {}
         self._conflicts: deque[Pending] = deque(maxlen=CONFLICTS_SHOWN_MAX)
-        self._retries: dict[StagedFile, _Retry] = {}
+        self._retries: dict[DirtyFile, _Retry] = {}
         self._retry_added = trio.Event()
-        self._nursery: trio.Nursery | None = None
+        self.tasks = TaskPool(f"uploads to {location.uri}")
+        """Whatever is done in the background for files of this location."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own uploads and repeated tries until cancelled; then they are broken off."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._retry_all)
+            await nursery.start(self.tasks.run)
+            self.tasks.start("retries", kept_running, "retries of uploads", self._retry_all)
             task_status.started()
-            await trio.sleep_forever()
 
     def stage_new(
         self, key: str, path: str, *, exclusive: bool = False, mode: int | None = None
-    ) -> StagedFile:
+    ) -> DirtyFile:
         """An empty file where nothing is yet. Not a checkpoint."""
-        file = FileState(
+        facts = FileFacts(
             key=key, path=path, expected=Expected(None), exclusive=exclusive, mode=mode
         )
-        file.touch()
-        file.untouched = True
-        return self._staged(file, None)
+        file = self._staged(facts, None)
+        file.begin_empty()
+        return file
 
     def stage_over(
         self, version: ObjectVersion, path: str, *, modified_ns: int, truncate: bool = False,
         mode: int | None = None, storage_class: str = "",
-    ) -> StagedFile:  # fmt: skip
+    ) -> DirtyFile:  # fmt: skip
         """A file over a version of an object; with truncate, empty. Not a checkpoint."""
-        file = FileState(
+        facts = FileFacts(
             key=version.key, path=path, expected=Expected(version.etag), mode=mode,
             version=version, modified_ns=modified_ns,
             kept=Traits(storage_class=kept_class(storage_class)),
             # What is stored beside bytes that are all thrown away says nothing of the new ones.
             is_base_known=truncate,
         )  # fmt: skip
+        file = self._staged(facts, None if truncate else version)
         if truncate:
-            file.touch()
-            file.untouched = True
-        return self._staged(file, None if truncate else version)
+            file.begin_empty()
+        return file
 
-    def adopt(
-        self, record: Record, staging_file: StagingFile, *, force: bool = False
-    ) -> StagedFile:
+    def adopt(self, record: Record, staging_file: StagingFile, *, force: bool = False) -> DirtyFile:
         """What a process that died has left; force: whatever is at its key may be replaced."""
         base = record.base
         version = None
         if base is not None:
             version = ObjectVersion(self.location.location_id, base.key, base.etag, base.size_bytes)
-        file = FileState(
+        facts = FileFacts(
             key=record.key, path=record.path, expected=None if force else record.expected,
-            exclusive=record.exclusive, mode=record.mode, modified_ns=record.mtime_ns or 0,
-            kept=record.traits, state="failed",
+            exclusive=record.exclusive, mode=record.mode, kept=record.traits,
         )  # fmt: skip
-        file.changes = 1
-        return self._staged(file, version, record=record, staging_file=staging_file)
+        return self._staged(facts, version, record=record, staging_file=staging_file)
 
-    def files(self) -> Sequence[StagedFile]:
+    def files(self) -> Sequence[DirtyFile]:
         """All that are staged."""
         return list(self._files)
 
@@ -138,24 +135,23 @@ class Writers:
         """Publish what nobody writes to, keep the rest on the local disk; returns what is left."""
         async with trio.open_nursery() as nursery:
             for file in self.files():
-                if file.detached or file.state == "conflict":
-                    continue
-                nursery.start_soon(self._finish, file)
+                if not file.detached:
+                    nursery.start_soon(contained, f"the end of {file.path!r}", self._finish, file)
         await self._wire.abort_orphans()
         return self.pending()
 
-    def left(self, file: StagedFile) -> None:
+    def ended(self, file: DirtyFile, *, is_kept: bool) -> None:
         """See Home."""
         self._files.pop(file, None)
         self._retries.pop(file, None)
-        if file.state == "conflict":
-            self._conflicts.append(_pending(file))
+        if is_kept:
+            self._conflicts.append(_pending(file, "conflict"))
 
-    def published(self, file: StagedFile) -> None:
+    def published(self, file: DirtyFile) -> None:
         """See Home."""
         self._retries.pop(file, None)
 
-    def failed(self, file: StagedFile, error: StsfsError) -> None:
+    def failed(self, file: DirtyFile, error: StsfsError) -> None:
         """See Home."""
         log.warning("%r is not in S3: %s", file.path, error)
         before = self._retries.pop(file, None)
@@ -166,47 +162,31 @@ class Writers:
         self._retries[file] = _Retry(pause_s, due_s)
         self._retry_added.set()
 
-    def in_background(self, call: Callable[..., Awaitable[object]], *args: object) -> None:
-        """Let a task of ours do something. Not a checkpoint."""
-        assert self._nursery is not None, "run must be running"
-        self._nursery.start_soon(call, *args)
-
     async def give_up(self, key: str, upload_id: str) -> None:
         """Abort an upload of which only a record tells; tried again later where that fails."""
         await self._wire.abort(key, upload_id)
 
     def _staged(
-        self, file: FileState, base: ObjectVersion | None, *, record: Record | None = None,
+        self,
+        facts: FileFacts,
+        base: ObjectVersion | None,
+        *,
+        record: Record | None = None,
         staging_file: StagingFile | None = None,
-    ) -> StagedFile:  # fmt: skip
-        assert self._nursery is not None, "run must be running"
-
-        def changed(start: int, stop: int) -> None:
-            file.touch()
-            publisher.sender.touched(start, stop)
-
+    ) -> DirtyFile:
+        size_bytes = 0 if base is None else base.size_bytes
         content = StagedContent(
-            self.staging,
-            self._disk,
-            self._open_source,
-            changed,
-            base=base,
-            size_bytes=0 if base is None else base.size_bytes,
+            self.staging, self._disk, self._open_source, base=base, size_bytes=size_bytes
         )
-        paper = Paper(self.location, file, content, self._disk)
         if record is not None and staging_file is not None:
             content.adopt(record, staging_file)
-            paper.adopt(record)
-        publisher = Publisher(
-            self._wire, self.location.location_id, file, content, paper, self._nursery
-        )
+        file = DirtyFile(self, self._wire, self.location, facts, content, self.tasks)
         if record is not None:
-            publisher.inherit(record.write_id)
-        staged = StagedFile(self, file, content, paper, publisher)
-        self._files[staged] = None
-        return staged
+            file.begin_left(record)
+        self._files[file] = None
+        return file
 
-    async def _finish(self, file: StagedFile) -> None:
+    async def _finish(self, file: DirtyFile) -> None:
         try:
             if file.writable_handles:
                 await file.keep()
@@ -226,21 +206,17 @@ class Writers:
                 await self._retry_added.wait()
                 continue
             now_s = trio.current_time()
-            assert self._nursery is not None
             for file, retry in list(self._retries.items()):
                 if retry.due_s <= now_s:
                     retry.due_s = math.inf  # until it has failed again
-                    self._nursery.start_soon(self._retry, file, retry)
+                    self.tasks.start(f"retry of {file.path!r}", self._retry, file, retry)
             await self._wire.abort_orphans()
 
-    async def _retry(self, file: StagedFile, retry: "_Retry") -> None:
-        if file.state != "failed" or file.detached:
+    async def _retry(self, file: DirtyFile, retry: "_Retry") -> None:
+        if file.state is not DirtyState.FAILED:
             self._retries.pop(file, None)  # written to since: whoever closes it publishes it
             return
-        with contextlib.suppress(StsfsError):
-            await file.publish()
-        if not file.writable_handles:
-            await file.close()
+        await file.retry()
         if self._retries.get(file) is retry:  # it was the end of an earlier try that we saw
             retry.due_s = trio.current_time() + retry.pause_s
             self._retry_added.set()
@@ -254,6 +230,7 @@ class _Retry:
     due_s: float
 
 
-def _pending(file: StagedFile) -> Pending:
+def _pending(file: DirtyFile, state: State | None = None) -> Pending:
     reason = "" if file.error is None else str(file.error)
-    return Pending(file.path, file.key, file.size_bytes, file.sent_bytes, file.state, reason)
+    state = state or file.record_state
+    return Pending(file.path, file.key, file.size_bytes, file.sent_bytes, state, reason)
