@@ -69,6 +69,10 @@ class ObjectMissing(StoreFailure):
     """Synapse knows a file, and the bucket has no object for it."""
 
 
+class PartCopyRefused(StoreFailure):
+    """The server does not make parts of an upload from another object; sending them may help."""
+
+
 # What a change can end with.
 
 

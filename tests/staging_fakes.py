@@ -5,7 +5,7 @@ import signal
 import time
 
 from stsfs.staging.record import BaseVersion, Record
-from stsfs.store.object_store import Expected, Traits
+from stsfs.store.object_store import Expected, Part, Traits
 
 LOCATION = "s3://bucket/base"
 
@@ -51,6 +51,9 @@ def full_record():
         traits=Traits({"colour": "blue"}, "text/plain", "STANDARD_IA"),
         write_id="w1",
         upload_id="u1",
+        upload_write_id="w2",
+        parked=((4, 6),),
+        parts=(Part(1, '"p1"', "AAAA"),),
         state="failed",
         reason="The policy forbids it.",
         changed_unix_s=1_700_000_000.5,

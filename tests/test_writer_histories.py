@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stsfs.errors import StaleVersion, StoreFailure, StsfsError, WriteConflict
+from stsfs.staging.directory import StagingDirectory
 from stsfs.writer import local_disk
 from tests.fakes import Fault, MemoryStore, pattern
 from tests.writer_stage import check_state, on_stage, released, small_parts
@@ -186,8 +187,11 @@ class History:
     base=st.one_of(st.none(), st.integers(0, SIZE_MAX)),
     history=st.lists(steps, max_size=25),
     in_threads=st.booleans(),
+    is_short=st.booleans(),
 )
-async def test_s3_has_what_was_written_or_what_another_client_wrote(base, history, in_threads):
+async def test_s3_has_what_was_written_or_what_another_client_wrote(
+    base, history, in_threads, is_short
+):
     store = MemoryStore()
     base = None if base is None else pattern("base", base)
     # Nothing here survives the machine, so it need not wait for its disk.
@@ -196,6 +200,7 @@ async def test_s3_has_what_was_written_or_what_another_client_wrote(base, histor
         tempfile.TemporaryDirectory(dir=IN_MEMORY) as name,
         small_parts(store, part_bytes=PART),
         mock.patch.object(local_disk, "QUICK_BYTES_MAX", quick_bytes_max),
+        mock.patch.object(StagingDirectory, "is_short_of_room", lambda self: is_short),
     ):
         async with on_stage(Path(name) / "staging", store) as stage:
             told = History(stage, base)

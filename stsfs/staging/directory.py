@@ -60,6 +60,10 @@ class StagingDirectory:
         """A new, empty staging file."""
         return StagingFile.create(self.path / secrets.token_hex(ID_BYTES), self._room)
 
+    def is_short_of_room(self) -> bool:
+        """Whether bytes that S3 has as well should leave the disk."""
+        return self._room.is_short()
+
     def create_move(self, record: MoveRecord) -> MoveJournal:
         """Write down a move before its first request; it is on the disk afterwards."""
         return MoveJournal.create(self.path / secrets.token_hex(ID_BYTES), record)

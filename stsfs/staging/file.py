@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stsfs.errors import StagingFailure
+from stsfs.staging.punch import punch_hole
 from stsfs.staging.record import DamagedRecord, Fields, Record, parse_json
 from stsfs.staging.room import Room, translated
 
@@ -106,6 +107,14 @@ class StagingFile:
         """Give the data file another length; what is new of it reads as zeros."""
         with self._use() as descriptor:
             os.ftruncate(descriptor, size_bytes)
+
+    def punch(self, start: int, stop: int) -> bool:
+        """Give the disk back the bytes [start, stop), which read as zeros then; the length stays.
+
+        False where the file system cannot do that. See fallocate(2), FALLOC_FL_PUNCH_HOLE.
+        """
+        with self._use() as descriptor:
+            return punch_hole(descriptor, start, stop - start)
 
     def keep(self, record: Record, *, durable: bool = False) -> None:
         """Write the record, in one step, as that of the bytes written so far.

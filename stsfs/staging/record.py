@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
 from stsfs.staging.spans import Spans
-from stsfs.store.object_store import Expected, Traits
+from stsfs.store.object_store import Expected, Part, Traits
+
+PARTS_MAX = 10_000
+"""Of one upload (Amazon S3 User Guide, "Multipart upload limits")."""
 
 FORMAT = 1
 """Part of each record: a program that does not know the format leaves the record alone."""
@@ -75,6 +78,15 @@ class Record:
     upload_id: str | None = None
     """Of a multipart upload that was begun, and has to be finished or given up."""
 
+    upload_write_id: str = ""
+    """Stored with the object that the upload becomes."""
+
+    parked: tuple[tuple[int, int], ...] = ()
+    """Bytes that lie in parts of that upload only: without it they are lost."""
+
+    parts: tuple[Part, ...] = ()
+    """The parts that hold them."""
+
     state: State = "writing"
     reason: str = ""
     """Why it is not in S3, as a sentence; empty: nobody has tried."""
@@ -86,6 +98,8 @@ class Record:
         values: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         values["format"] = FORMAT
         values["present"] = Spans(self.present).to_list()
+        values["parked"] = Spans(self.parked).to_list()
+        values["parts"] = [list(part) for part in self.parts]
         values["expected"] = None if self.expected is None else {"etag": self.expected.etag}
         values["traits"] = {
             "metadata": dict(self.traits.metadata),
@@ -109,7 +123,7 @@ class Record:
             key=fields.text("key"),
             path=fields.text("path"),
             size_bytes=fields.integer("size_bytes"),
-            present=_present(fields),
+            present=_spans(fields, "present"),
             base=_base(fields),
             expected=_expected(fields),
             exclusive=fields.flag("exclusive"),
@@ -118,6 +132,9 @@ class Record:
             traits=_traits(fields),
             write_id=fields.text("write_id"),
             upload_id=fields.optional_text("upload_id"),
+            upload_write_id=fields.text("upload_write_id") if fields.has("parts") else "",
+            parked=_spans(fields, "parked") if fields.has("parts") else (),
+            parts=_parts(fields) if fields.has("parts") else (),
             state=_state(fields),
             reason=fields.text("reason"),
             changed_unix_s=fields.number("changed_unix_s"),
@@ -207,11 +224,25 @@ def parse_json(data: bytes, what: str) -> object:
         raise DamagedRecord(f"{what} is not JSON") from None
 
 
-def _present(fields: Fields) -> tuple[tuple[int, int], ...]:
+def _spans(fields: Fields, name: str) -> tuple[tuple[int, int], ...]:
     try:
-        return tuple(Spans.from_list(fields.any("present")))
+        return tuple(Spans.from_list(fields.any(name)))
     except ValueError as exc:
-        raise DamagedRecord(f"present of the record: {exc}") from None
+        raise DamagedRecord(f"{name} of the record: {exc}") from None
+
+
+def _parts(fields: Fields) -> tuple[Part, ...]:
+    match fields.any("parts"):
+        case list(rows):
+            return tuple(_part(row) for row in rows)
+    raise DamagedRecord("parts of the record is not a list")
+
+
+def _part(row: object) -> Part:
+    match row:
+        case [int(number), str(etag), str(checksum)] if 1 <= number <= PARTS_MAX:
+            return Part(number, etag, checksum)
+    raise DamagedRecord("parts of the record has something that is no part")
 
 
 def _base(fields: Fields) -> BaseVersion | None:

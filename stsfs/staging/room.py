@@ -16,6 +16,11 @@ RESERVED_BYTES_MAX = 1 << 30
 CHECKED_BYTES = 16 << 20
 """Written between two looks at the file system, or less where the reserve is small."""
 
+SHORT_SHARE = 4
+"""Less than one part in so many of a file system free, beside the reserve: it is short of room."""
+
+SHORT_BYTES_MAX = 4 << 30
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -38,15 +43,24 @@ class Room:
             if self._unchecked_bytes <= self._allowed_bytes:
                 return
             self._allowed_bytes = 0
-            with translated(self._directory):
-                status = os.statvfs(self._directory)
-            total_bytes = status.f_blocks * status.f_frsize
-            reserved_bytes = min(total_bytes // RESERVED_SHARE, RESERVED_BYTES_MAX)
-            spare_bytes = status.f_bavail * status.f_frsize - reserved_bytes
+            _, reserved_bytes, spare_bytes = self._look()
             if spare_bytes < count_bytes:
                 raise full(self._directory)
             self._unchecked_bytes = 0
             self._allowed_bytes = min(CHECKED_BYTES, reserved_bytes // 4)
+
+    def is_short(self) -> bool:
+        """Whether what S3 has as well should leave the disk. Blocks for one statvfs(2)."""
+        total_bytes, _, spare_bytes = self._look()
+        return spare_bytes < min(total_bytes // SHORT_SHARE, SHORT_BYTES_MAX)
+
+    def _look(self) -> tuple[int, int, int]:
+        """Bytes of the file system: all, kept free, and free beside those."""
+        with translated(self._directory):
+            status = os.statvfs(self._directory)
+        total_bytes = status.f_blocks * status.f_frsize
+        reserved_bytes = min(total_bytes // RESERVED_SHARE, RESERVED_BYTES_MAX)
+        return total_bytes, reserved_bytes, status.f_bavail * status.f_frsize - reserved_bytes
 
 
 def full(path: Path) -> StagingFull:

@@ -22,7 +22,8 @@ from stsfs.vfs.nodes import Directory, File, Node, new_number, path_of
 from stsfs.vfs.recall import Recall
 from stsfs.vfs.tree import Tree
 from stsfs.vfs.writable import Writable, WritableLocation
-from stsfs.writer.dirty_file import DirtyFile, FileEnded
+from stsfs.writer.dirty_file import DirtyFile
+from stsfs.writer.listeners import FileEnded
 from stsfs.writer.locks import OrderedLock, Rank, check_order, in_turn
 
 STORAGE_CLASS = "STANDARD"

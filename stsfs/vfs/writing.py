@@ -20,8 +20,8 @@ from stsfs.vfs.staged_nodes import StagedNodes
 from stsfs.vfs.tree import Tree
 from stsfs.vfs.vfs import Vfs
 from stsfs.vfs.writable import Writable
-from stsfs.writer.dirty_file import FileEnded
 from stsfs.writer.dirty_state import DirtyState
+from stsfs.writer.listeners import FileEnded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

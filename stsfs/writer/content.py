@@ -5,7 +5,7 @@ A byte that is not in the staging file is the base's, at the same offset. Everyt
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -23,7 +23,12 @@ from stsfs.writer.sources import OpenSource, Source
 FETCH_BYTES = 1024 * 1024
 """What is fetched from the base in one piece."""
 
+Span = tuple[int, int]
 OnChange = Callable[[int, int], None]
+
+
+class Parked(Exception):
+    """Bytes are needed that lie in parts of an unfinished upload, where nobody can read them."""
 
 
 class StagedContent:
@@ -61,6 +66,9 @@ class StagedContent:
         self.on_change: OnChange = _nobody
         """Told of each range of bytes that has changed. Not a checkpoint."""
 
+        self.parked = Spans()
+        """What only an upload under way has: neither in the staging file nor in the base."""
+
         self._staging = staging
         self._open_source = open_source
         self._is_nameless = self._is_closed = False
@@ -74,6 +82,7 @@ class StagedContent:
         self.file, self.size_bytes = file, record.size_bytes
         self.limit_bytes = 0 if record.base is None else record.base.limit_bytes
         self.present, self.changed = Spans(record.present), Spans(record.present)
+        self.parked = Spans(record.parked)
 
     def missing(self, start: int, stop: int) -> list[tuple[int, int]]:
         """The parts of [start, stop) that only the base has."""
@@ -97,6 +106,51 @@ class StagedContent:
         self._is_nameless = True
         if self.file is not None:
             self.file.forget()
+
+    @property
+    def is_short_of_room(self) -> bool:
+        """Whether what S3 has as well should leave the disk. Blocks for a moment."""
+        return self.file is not None and self._staging.is_short_of_room()
+
+    def raise_if_parked(self, start: int, stop: int) -> None:
+        """Raise Parked if any byte of [start, stop) is only in an upload under way."""
+        if self.parked.overlaps(start, stop):
+            raise Parked
+
+    def let_go(self, unchanged: Iterable[Span], parked: Iterable[Span]) -> None:
+        """Bytes may leave the disk: what the base has, and what an upload under way has."""
+        for start, stop in unchanged:
+            self.present.remove(start, stop)
+        for start, stop in parked:
+            self.present.remove(start, stop)
+            self.parked.add(start, stop)
+
+    def take_back(self, unchanged: Iterable[Span], parked: Iterable[Span]) -> None:
+        """Undo `let_go`, where the bytes have not left the disk."""
+        for start, stop in unchanged:
+            self.present.add(start, stop)
+        for start, stop in parked:
+            self.parked.remove(start, stop)
+            self.present.add(start, stop)
+
+    def unchanged_present(self) -> list[Span]:
+        """What lies on the disk and is what the base has at the same place, in order."""
+        return [
+            inside
+            for start, stop in self.unchanged()
+            for inside in self.present.within(start, stop)
+        ]
+
+    async def punch(self, spans: Sequence[Span]) -> bool:
+        """Give the disk back bytes that are no longer present. Under lock."""
+        file = self.file
+        if file is None:
+            return False
+
+        def punch() -> bool:
+            return all(file.punch(start, stop) for start, stop in spans)
+
+        return await trio.to_thread.run_sync(punch)
 
     async def discard(self) -> None:
         """Remove the staging file: S3 has all there is, or nobody asks any more. After `close`."""
@@ -134,7 +188,7 @@ class StagedContent:
         before = self.size_bytes
         await self.disk.run(self.size_bytes, self._truncate, size_bytes)
         self.size_bytes = size_bytes
-        for spans in (self.present, self.changed, self.written, self._since):
+        for spans in (self.present, self.changed, self.written, self.parked, self._since):
             spans.clip(size_bytes)
         self.limit_bytes = min(self.limit_bytes, size_bytes)
         self._since_limit_bytes = min(self._since_limit_bytes, size_bytes)
@@ -151,6 +205,7 @@ class StagedContent:
             if offset >= stop:
                 await trio.lowlevel.checkpoint()
                 return memoryview(b"")
+            self.raise_if_parked(offset, stop)
             base = self.base
             try:
                 if self.present.covers(offset, stop):
@@ -189,6 +244,7 @@ class StagedContent:
         self.base = version
         self.changed = self._since.copy()
         self.limit_bytes = self._since_limit_bytes
+        self.parked.clear()
         self._let_go()
 
     def replace_base(self, version: ObjectVersion) -> None:

@@ -3,8 +3,7 @@
 There is one per inode from the first change of its content until S3 has all of it and nobody has
 it open for writing. Names, moves and uploads talk to it; nobody else changes what it owns.
 
-Changes are counted. An attempt to publish takes the content as it is at one moment, with the count
-of that moment; the file is dirty as long as that count and the current one differ.
+Changes are counted: an attempt to publish takes the content, and the count, of one moment.
 
 Invariant: every byte whose write, fsync or close was answered with success is in S3, or lies on the
 local disk with a record that `stsfs recover` lists, or was removed or replaced by a later operation
@@ -23,7 +22,6 @@ from stsfs.errors import (
     AlreadyExists,
     InternalError,
     StagingFailure,
-    StagingFull,
     StaleVersion,
     StoreFailure,
     StsfsError,
@@ -34,7 +32,7 @@ from stsfs.staging.record import Record, State
 from stsfs.store.object_store import Expected, ObjectVersion
 from stsfs.supervisor import TaskPool
 from stsfs.writer.attempt import Attempt, is_passing, logged
-from stsfs.writer.content import StagedContent
+from stsfs.writer.content import Parked, StagedContent
 from stsfs.writer.dirty_state import (
     NAMELESS,
     RECORD_STATES,
@@ -42,14 +40,15 @@ from stsfs.writer.dirty_state import (
     DirtyState,
     check_transition,
 )
+from stsfs.writer.editor import ContentEditor
 from stsfs.writer.file_facts import FileFacts
-from stsfs.writer.listeners import Home, Watcher
+from stsfs.writer.listeners import FileEnded, Home, Watcher
 from stsfs.writer.locks import OrderedLock, Rank
 from stsfs.writer.publication import KEPT, Publication
 from stsfs.writer.record_file import RecordFile
 from stsfs.writer.sender import Abandoned
-from stsfs.writer.torn import TornBytes
 from stsfs.writer.unconfirmed import Snapshot
+from stsfs.writer.window import StagingWindow
 from stsfs.writer.wire import LocationName, Wire
 
 log = logging.getLogger(__name__)
@@ -58,10 +57,6 @@ _SETTLED_BY_SUCCESS = frozenset(
     {DirtyState.PUBLISHING, DirtyState.WRITING, DirtyState.FAILED, DirtyState.CLEAN}
 )
 """A removal goes on, and a file without a name stays so, whatever S3 turns out to have."""
-
-
-class FileEnded(Exception):
-    """The file is not being written any more: S3 has its content, and is to be asked."""
 
 
 class DirtyFile:
@@ -104,7 +99,6 @@ class DirtyFile:
         self._kept_changes = -1
         """Which state of the content `keep` has made sure of."""
 
-        self._torn = TornBytes()
         self._home = home
         self._facts, self._content, self._tasks = facts, content, tasks
         self._record = RecordFile(location, facts, content, lambda: str(self.error or ""))
@@ -112,6 +106,12 @@ class DirtyFile:
             self, wire, location.location_id, facts, content, self._record, tasks
         )
         self._sender = self._publication.sender
+        self._window = StagingWindow(content, self._record, self._sender)
+        self._sender.after_part = self._window.shrink_if_short
+        self._editor = ContentEditor(
+            content, self._record, self._sender, self._window,
+            raise_if_ended=self._raise_if_ended, fetch_back=self._fetch_back,
+        )  # fmt: skip
         self._attempt: Attempt | None = None
         self._removal_ended = trio.Event()
         content.on_change = self._content_changed
@@ -130,6 +130,8 @@ class DirtyFile:
         self._record.adopt(record)
         if record.write_id:
             self._publication.inherit(record.write_id)
+        if record.parked:
+            self._publication.adopt(record)
         self._failed_changes = self._changes
         self._to(DirtyState.FAILED)
 
@@ -143,7 +145,7 @@ class DirtyFile:
     @property
     def record_state(self) -> State:
         """The same in the words of records and of `stsfs status`."""
-        return "writing" if self._torn else RECORD_STATES[self._state]
+        return "writing" if self._editor.torn else RECORD_STATES[self._state]
 
     @property
     def key(self) -> str:
@@ -181,6 +183,11 @@ class DirtyFile:
         return self._changes
 
     @property
+    def has_parked(self) -> bool:
+        """Whether only an upload under its present key has some of its bytes."""
+        return bool(self._content.parked)
+
+    @property
     def dirty(self) -> bool:
         """Whether S3 has something else. New files and truncated ones begin so."""
         return self._changes != self._published_changes
@@ -212,17 +219,7 @@ class DirtyFile:
         if not len(data):
             await trio.lowlevel.checkpoint()
             return 0
-        await self._sender.admit()
-        async with self._content.lock:
-            self._raise_if_ended()
-            try:
-                await self._record.content_will_change()
-                await self._content.write(offset, data)
-            except (StagingFull, StagingFailure) as exc:
-                self._torn.failed(offset, offset + len(data), exc)
-                self.untouched = False
-                raise
-            self._torn.repaired(offset, offset + len(data))
+        await self._editor.write(self._publication, offset, data)
         self._sender.stream(self._publication)
         return len(data)
 
@@ -233,6 +230,8 @@ class DirtyFile:
             version = self.version
             try:
                 return await self._content.read(offset, size_bytes)
+            except Parked:
+                await self._fetch_back()
             except StaleVersion:
                 # An attempt of ours may have replaced it whose answer has not come (yet).
                 async with self.turn:
@@ -247,15 +246,17 @@ class DirtyFile:
 
         Raises FileEnded.
         """
-        await self._sender.admit()
-        async with self._content.lock:
-            self._raise_if_ended()
-            self.untouched = False
-            self._torn.clip(size_bytes)
-            if size_bytes == self._content.size_bytes:
-                return
-            await self._record.content_will_change(size_bytes)
-            await self._content.truncate(size_bytes)
+        self.untouched = False
+        await self._editor.truncate(size_bytes)
+
+    async def _fetch_back(self) -> None:
+        """Bytes are needed that only an upload has: it is completed, and they are read from S3.
+
+        Raises StaleVersion where nothing may be published any more.
+        """
+        await self.publish()
+        if self.detached and self._content.parked:
+            raise StaleVersion(f"Bytes of {self.path!r} were only in an upload that was given up.")
 
     async def keep(self) -> None:
         """Bytes and record are on the local disk, for this process or another to publish."""
@@ -296,8 +297,7 @@ class DirtyFile:
 
     def set_mode(self, mode: int) -> None:
         """The same for the permission bits."""
-        self._facts.mode = mode
-        self.untouched = False
+        self._facts.mode, self.untouched = mode, False
 
     # What changes of names ask for.
 
@@ -342,6 +342,7 @@ class DirtyFile:
         """S3 has nothing of it yet, and will get it under this key. Inside `held`."""
         assert self.turn.is_mine
         assert self.version is None, "what S3 has is moved there: see follow"
+        assert not self.has_parked, "publish it first"
         facts = self._facts
         facts.key, facts.path, facts.expected, facts.exclusive = key, path, expected, False
         self._sender.give_up_soon()
@@ -514,7 +515,7 @@ class DirtyFile:
         facts.version, facts.expected, facts.exclusive = version, Expected(version.etag), False
         facts.is_base_known = True
         self._published_changes, self.error = snapshot.changes, None
-        self._record.upload_id, self._record.write_id = None, ""
+        self._record.upload, self._record.write_id = None, ""
         if self._state in _SETTLED_BY_SUCCESS:
             self._to(DirtyState.WRITING if self.dirty else DirtyState.CLEAN)
         self._home.published(self)
@@ -537,7 +538,7 @@ class DirtyFile:
 
     def raise_if_torn(self) -> None:
         """Nothing is published that lacks bytes of a write, unless a later write brings them."""
-        self._torn.check(self.path)
+        self._editor.torn.check(self.path)
 
     async def _attempt_failed(self, attempt: Attempt, exc: StsfsError) -> StsfsError:
         facts = self._facts
@@ -561,7 +562,7 @@ class DirtyFile:
                 self.watcher.failed(error)
         await self._sender.after_failure(error, is_passing=is_passing(error))
         if self._sender.upload is None:
-            self._record.upload_id = None
+            self._record.upload = None
         with logged("%r could not be published, and its record not be written", self.path):
             async with self._content.lock:
                 if self._state not in (DirtyState.UNLINKED, DirtyState.ENDED):
@@ -593,5 +594,5 @@ class DirtyFile:
     async def _rewrite_record(self) -> None:
         async with self._content.lock:
             if self._record.state is not None:
-                self._record.upload_id = None
+                self._record.upload = None
                 await self._record.keep(self._record.state)

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from stsfs.writer.dirty_file import DirtyFile
 
 
+class FileEnded(Exception):
+    """The file is not being written any more: S3 has its content, and is to be asked."""
+
+
 class Watcher(Protocol):
     """Who shows the file. Called at once, in whatever task it happens; not a checkpoint."""
 

@@ -9,6 +9,8 @@ FIRST_PART_BYTES = 8 * 1024 * 1024
 STEP_PARTS = 1000
 PARTS_MAX = 10_000
 OBJECT_BYTES_MAX = 5 * 1024**4
+FILE_BYTES_MAX = 1 << 63
+"""No offset in a file is larger."""
 
 
 def part_span(number: int) -> tuple[int, int]:

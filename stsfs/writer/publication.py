@@ -7,6 +7,7 @@ import logging
 from typing import Protocol
 
 from stsfs.errors import AccessDenied, StaleVersion, WriteConflict
+from stsfs.staging.record import Record
 from stsfs.store.object_store import Expected, ObjectVersion, Traits
 from stsfs.supervisor import TaskPool
 from stsfs.writer.content import StagedContent
@@ -81,6 +82,11 @@ class Publication:
             Snapshot(self._owner.changes, size_bytes, write_id, is_single_put=False)
         )
         self._is_inherited = True
+
+    def adopt(self, record: Record) -> None:
+        """Go on with the upload that has the only copy of some bytes. Raises StagingFailure."""
+        self.sender.adopt(self._facts.key, record)
+        self._record.upload = self.sender.upload
 
     async def confirm(self) -> None:
         """Find out whether S3 has what an attempt made that seemed to fail."""
@@ -196,5 +202,9 @@ class Publication:
         """See Publishing."""
         async with self._content.lock:
             if self.sender.upload is not None:
-                self._record.upload_id = self.sender.upload.upload_id
+                self._record.upload = self.sender.upload
                 await self._record.keep(self._record.state or "writing")
+
+    async def is_completed(self) -> bool:
+        """See Publishing."""
+        return await self._recognise()

@@ -6,9 +6,10 @@ from collections.abc import Callable
 import trio
 
 from stsfs.staging.record import BaseVersion, Record, State
-from stsfs.store.object_store import ObjectVersion
+from stsfs.store.object_store import ObjectVersion, Part
 from stsfs.writer.content import StagedContent
 from stsfs.writer.file_facts import FileFacts
+from stsfs.writer.upload import Upload
 from stsfs.writer.wire import LocationName
 
 
@@ -32,13 +33,15 @@ class RecordFile:
         self.write_id = ""
         """Of a publication of just this content that was begun; empty: none was."""
 
-        self.upload_id: str | None = None
+        self.upload: Upload | None = None
+        """The upload that has to be finished or given up."""
+
         self._location, self._facts = location, facts
         self._content, self._disk, self._reason = content, content.disk, reason
 
     def adopt(self, record: Record) -> None:
         """Take over the record that another process has left. The upload it names is not ours."""
-        self.state, self.write_id, self.upload_id = record.state, record.write_id, None
+        self.state, self.write_id = record.state, record.write_id
 
     async def keep(
         self, state: State, *, durable: bool = False, size_bytes: int | None = None
@@ -71,7 +74,7 @@ class RecordFile:
 
     def forget(self) -> None:
         """It is not on the disk any more, or nobody needs it. Not a checkpoint."""
-        self.state, self.upload_id = None, None
+        self.state, self.upload = None, None
 
     def _record(self, state: State, size_bytes: int | None = None) -> Record:
         facts, content, location = self._facts, self._content, self._location
@@ -93,11 +96,20 @@ class RecordFile:
             mtime_ns=facts.modified_ns,
             traits=facts.kept,
             write_id=self.write_id,
-            upload_id=self.upload_id,
+            upload_id=None if self.upload is None else self.upload.upload_id,
+            upload_write_id=self.upload.write_id if content.parked and self.upload else "",
+            parked=tuple(content.parked),
+            parts=self._parked_parts(),
             state=state,
             reason=self._reason(),
             changed_unix_s=time.time(),
         )
+
+    def _parked_parts(self) -> tuple[Part, ...]:
+        if self.upload is None or not self._content.parked:
+            return ()
+        parked = self._content.parked
+        return tuple(part for part, span in self.upload.whole_parts() if parked.overlaps(*span))
 
     def _keep(self, record: Record, durable: bool) -> None:
         self._content.made_file().keep(record, durable=durable)

@@ -70,7 +70,7 @@ async def recover_at_mount(
         else:
             recovery.listed.append(left.record.path)
             log.warning("%r was not uploaded: see `stsfs recover`", left.record.path)
-            if left.record.upload_id is not None:
+            if left.record.upload_id is not None and not left.record.parked:
                 writers.tasks.start(
                     "an upload", writers.give_up, left.record.key, left.record.upload_id
                 )
@@ -94,7 +94,7 @@ async def publish_left(
         return None
     staged = writers.adopt(record, file, force=force)
     staged.watcher = watcher
-    if record.upload_id is not None:
+    if record.upload_id is not None and not record.parked:
         await writers.give_up(record.key, record.upload_id)
     try:
         return await staged.publish()

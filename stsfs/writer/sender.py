@@ -4,12 +4,14 @@ import contextlib
 import itertools
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 import trio
 
-from stsfs.errors import StoreFailure, StsfsError
+from stsfs.errors import PartCopyRefused, StagingFailure, StoreFailure, StsfsError
+from stsfs.staging.record import Record
+from stsfs.staging.spans import Spans
 from stsfs.store.change import Gone
 from stsfs.store.object_store import Expected, Traits
 from stsfs.supervisor import TaskPool
@@ -78,6 +80,9 @@ class Publishing(Protocol):
     async def note_upload(self) -> None:
         """An upload was begun: it must not be forgotten."""
 
+    async def is_completed(self) -> bool:
+        """Whether an attempt that seemed to fail has made the object; then it is the base now."""
+
 
 class Sender:
     """Sends one content, again and again. Only one `send` runs at a time."""
@@ -90,7 +95,12 @@ class Sender:
         self._is_broken_off = False
         self._stream_scope: trio.CancelScope | None = None
         self._parts_scope: trio.CancelScope | None = None
-        self._stream_ended = trio.Event()
+        self.stream_ended = trio.Event()
+        """Set when parts do not go ahead any more; another one with the next that do."""
+
+        self.after_part: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        """Called when S3 has one part more. Raises nothing of ours."""
+
         self._resumed: trio.Event | None = None
 
     @property
@@ -113,8 +123,12 @@ class Sender:
         if self.upload is not None:
             self.upload.touched(start, stop)
 
-    def stream(self, file: Publishing) -> None:
-        """Send what is complete ahead of time, if this is a stream. Not a checkpoint."""
+    def stream(self, file: Publishing, *, again: bool = False) -> None:
+        """Send what is complete ahead of time, if this is a stream. Not a checkpoint.
+
+        again: also where parts could not be sent before.
+        """
+        self._may_stream |= again
         if self._stream_scope is not None or self._is_sending or file.is_unwanted:
             return
         if not self._may_stream or self._content.limit_bytes:
@@ -123,14 +137,14 @@ class Sender:
             return
         if self._is_ready(1 + (self.upload.ahead_count if self.upload is not None else 0)):
             self._stream_scope = trio.CancelScope()
-            self._stream_ended = trio.Event()
+            self.stream_ended = trio.Event()
             self._tasks.start(f"parts of {file.key!r}", self._stream, file, self._stream_scope)
 
     async def stop_streaming(self) -> None:
         """Nothing more goes ahead; returns when what is under way has ended."""
         self._is_sending = True
         if self._stream_scope is not None:
-            await self._stream_ended.wait()
+            await self.stream_ended.wait()
 
     async def break_off(self) -> None:
         """Send no more parts, until `go_on`; returns when no parts go ahead.
@@ -166,6 +180,20 @@ class Sender:
         finally:
             self._is_sending = False
 
+    def adopt(self, key: str, record: Record) -> None:
+        """Go on with the upload of a process that died. Raises StagingFailure."""
+        assert record.upload_id is not None
+        there = Spans(part_span(part.number) for part in record.parts)
+        if not all(there.covers(*span) for span in record.parked):
+            raise StagingFailure(_PARTS_LOST)
+        upload = Upload(
+            self._wire, self._content, key, record.upload_id, record.upload_write_id,
+            StreamLayout(), None,
+        )  # fmt: skip
+        upload.adopt(record.parts)
+        upload.after_part = self.after_part
+        self.upload = upload
+
     async def give_up(self) -> None:
         """The upload that is under way is of no use."""
         upload = self._dropped()
@@ -191,11 +219,14 @@ class Sender:
             return
         if isinstance(error, StoreFailure):
             upload.fruitless_count += 1
+        if self._content.parked:
+            return  # there is no other copy of those bytes
         if not is_passing or upload.fruitless_count >= FRUITLESS_MAX:
             await self.give_up()
 
     async def _put(self, file: Publishing) -> str | None:
         """In one request; None if the content has outgrown that."""
+        assert not self._content.parked
         await self.give_up()
         content, wire = self._content, self._wire
         await content.fetch(0, content.size_bytes)
@@ -221,9 +252,16 @@ class Sender:
     async def _round(self, file: Publishing, *, is_late: bool) -> str | None:
         try:
             return await self._send_parts(file, holds=is_late)
+        except PartCopyRefused as refused:
+            log.warning("parts are sent from here instead of copied inside S3: %s", refused)
+            self._wire.copies_parts = False
+            await self.give_up()
+            return None
         except Gone:
             if is_late:
                 raise
+            if self._content.parked:
+                raise StagingFailure(_PARTS_LOST) from None
             await self.give_up()  # S3 has forgotten the upload, or it was an object for a while
             return None
 
@@ -232,7 +270,7 @@ class Sender:
         content = self._content
         with self._held() if holds else contextlib.nullcontext():
             upload = await self._usable_upload(file)
-            if not upload.fits(content.size_bytes):
+            if upload is None or not upload.fits(content.size_bytes):
                 return None
             await self._send_lacking(upload)
             async with content.lock:
@@ -259,17 +297,25 @@ class Sender:
         if self._parts_scope.cancelled_caught:
             raise Abandoned
 
-    async def _usable_upload(self, file: Publishing) -> Upload:
-        """The one under way, if it can become the object; else a new one."""
+    async def _usable_upload(self, file: Publishing) -> Upload | None:
+        """The one under way, if it can become the object; else a new one.
+
+        None: it has become the object already, and the content goes on from there.
+        """
         content, upload = self._content, self.upload
         if upload is not None:
             # Once its completion was asked for, it may be an object already: that of then.
             is_over = upload.completed_changes not in (None, file.changes)
+            if self._content.parked:
+                if is_over and await file.is_completed():
+                    return None
+                return upload
             if is_over or upload.key != file.key or not upload.fits(content.size_bytes):
                 await self.give_up()
         _raise_if_abandoned(file)
         if self.upload is None:
-            pieces = plan_pieces(content.size_bytes, content.unchanged())
+            copied = content.unchanged() if self._wire.copies_parts else ()
+            pieces = plan_pieces(content.size_bytes, copied)
             layout: Layout = StreamLayout() if pieces is None else PlannedLayout(pieces)
             return await self._begin(file, layout, is_final=True)
         return self.upload
@@ -281,6 +327,7 @@ class Sender:
             file.key, file.traits(is_final=is_final), write_id=write_id
         )
         upload = Upload(self._wire, self._content, file.key, upload_id, write_id, layout, base)
+        upload.after_part = self.after_part
         # A plan is of the content as it was; a stream takes it as it is when a part is sent.
         upload.is_useless = isinstance(layout, PlannedLayout) and file.changes != changes
         self.upload = upload
@@ -314,7 +361,7 @@ class Sender:
             log.info("parts of %r do not go ahead any more: %s", file.key, exc)
         finally:
             self._stream_scope = None
-            self._stream_ended.set()
+            self.stream_ended.set()
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
@@ -324,6 +371,11 @@ class Sender:
         finally:
             self._resumed.set()
             self._resumed = None
+
+
+_PARTS_LOST = (
+    "S3 has given up an upload that had the only copy of some bytes, because the disk was full."
+)
 
 
 def _raise_if_abandoned(file: Publishing) -> None:

@@ -1,10 +1,12 @@
 """One multipart upload of a file that goes on changing: which parts S3 has, and which are stale."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
+
+import trio
 
 from stsfs.errors import StsfsError, WriteConflict
 from stsfs.store.object_store import ObjectVersion, Part
@@ -22,6 +24,8 @@ class Layout(Protocol):
     """What bytes the parts of an upload have."""
 
     has_copies: bool
+    is_stream: bool
+    """Whether the place of a part does not depend on the size of the file."""
 
     def count(self, size_bytes: int) -> int:
         """How many parts a file of this size has."""
@@ -42,7 +46,7 @@ class Layout(Protocol):
 class StreamLayout:
     """Parts of a file that may grow; all of them are sent."""
 
-    has_copies = False
+    has_copies, is_stream = False, True
 
     def count(self, size_bytes: int) -> int:
         """See Layout."""
@@ -68,6 +72,8 @@ class StreamLayout:
 
 class PlannedLayout:
     """Parts that were planned for one size, some of them copied inside S3."""
+
+    is_stream = False
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.has_copies = any(piece.copied for piece in pieces)
@@ -136,6 +142,11 @@ class Upload:
 
         self._wire, self._content, self._layout = wire, content, layout
         self._sent: dict[int, _Sent] = {}
+        self.after_part: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        """Called when S3 has one part more. Raises nothing of ours."""
+
+        self.part_arrived = trio.Event()
+        """Set, and replaced, when S3 has one part more."""
 
     def touched(self, start: int, stop: int) -> None:
         """Bytes [start, stop) have changed. Not a checkpoint."""
@@ -162,6 +173,24 @@ class Upload:
         """All parts of the file, when none is lacking."""
         found = [self._sent[number].part for number in range(1, self._layout.count(size_bytes) + 1)]
         return [part for part in found if part is not None]
+
+    def adopt(self, parts: Iterable[Part]) -> None:
+        """S3 has these parts of a stream from a process that died."""
+        for part in parts:
+            start, stop = part_span(part.number)
+            self._sent[part.number] = _Sent(Piece(start, stop, copied=False), part)
+            self.sent_bytes += stop - start
+        self.ahead_count = max(self._sent, default=0)
+
+    def whole_parts(self) -> Iterator[tuple[Part, tuple[int, int]]]:
+        """The parts of a stream that S3 has as they are now and that end where parts end."""
+        if not self._layout.is_stream or self.is_over:
+            return
+        for number, sent in sorted(self._sent.items()):
+            piece = sent.piece
+            is_whole = (piece.start, piece.stop) == part_span(number)
+            if sent.part is not None and not sent.is_stale and is_whole:
+                yield sent.part, (piece.start, piece.stop)
 
     async def send(self, numbers: Iterable[int], *, at_once: int = PARTS_AT_ONCE) -> None:
         """Send these parts, several at a time; the first error ends it, and is raised as it is."""
@@ -196,6 +225,9 @@ class Upload:
         if sent.part is not None:
             self.sent_bytes += sent.piece.stop - sent.piece.start
             self.fruitless_count = 0
+            self.part_arrived.set()
+            self.part_arrived = trio.Event()
+            await self.after_part()
 
     async def _accepted(self, number: int, piece: Piece) -> Part:
         writer = self._wire.writer

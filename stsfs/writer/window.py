@@ -1,0 +1,84 @@
+"""The staging disk as a window: what S3 has as well leaves the disk where that is short of room.
+
+Parts of an upload under way are *parked*: S3 has them, but nobody can read them until the upload is
+completed. The record says so before the bytes go, with all that is needed to complete the upload.
+"""
+
+import logging
+
+import trio
+
+from stsfs.errors import StsfsError
+from stsfs.writer.content import StagedContent
+from stsfs.writer.record_file import RecordFile
+from stsfs.writer.sender import Publishing, Sender
+
+log = logging.getLogger(__name__)
+
+
+class StagingWindow:
+    """Takes bytes of one file off the local disk. Raises StagingFull and StagingFailure."""
+
+    def __init__(self, content: StagedContent, record: RecordFile, sender: Sender) -> None:
+        self._content, self._record, self._sender = content, record, sender
+        self._is_unsupported = False
+
+    async def shrink_if_short(self) -> None:
+        """Let go what S3 has, if the disk is short of room. Raises nothing of ours."""
+        try:
+            if await trio.to_thread.run_sync(lambda: self._content.is_short_of_room):
+                await self.shrink()
+        except StsfsError as exc:
+            log.error("bytes that S3 has stay on the local disk: %s", exc)
+
+    async def shrink(self) -> int:
+        """Let go what S3 has; how many bytes that was.
+
+        The first part stays for as long as there is another one: programs come back to headers.
+        """
+        if self._is_unsupported:
+            return 0
+        async with self._content.lock:
+            unchanged = self._content.unchanged_present()
+            parked = self._parkable()
+            spans = [*unchanged, *parked]
+            if not spans:
+                return 0
+            self._content.let_go(unchanged, parked)
+            try:
+                # Once the record says so: a hole must never pass for bytes.
+                if parked or self._record.state is not None:
+                    await self._record.keep(self._record.state or "writing")
+            except BaseException:
+                self._content.take_back(unchanged, parked)
+                raise
+            if not await self._content.punch(spans):
+                self._is_unsupported = True
+                self._content.take_back(unchanged, parked)
+                return 0
+        return sum(stop - start for start, stop in spans)
+
+    async def make_room(self, file: Publishing) -> bool:
+        """A write found the disk full: whether another try may find room. Not under lock."""
+        if await self.shrink():
+            return True
+        self._sender.stream(file, again=True)
+        if (upload := self._sender.upload) is None or not self._sender.is_streaming:
+            return False
+        arrived, ended = upload.part_arrived, self._sender.stream_ended
+        async with trio.open_nursery() as nursery:
+
+            async def until(event: trio.Event) -> None:
+                await event.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(until, arrived)
+            nursery.start_soon(until, ended)
+        return bool(await self.shrink())
+
+    def _parkable(self) -> list[tuple[int, int]]:
+        upload, present = self._sender.upload, self._content.present
+        if upload is None:
+            return []
+        found = [span for _, span in upload.whole_parts() if present.covers(*span)]
+        return found[1:] if found and found[0][0] == 0 and len(found) > 1 else found
