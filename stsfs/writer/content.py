@@ -72,6 +72,7 @@ class StagedContent:
         self._staging = staging
         self._open_source = open_source
         self._is_nameless = self._is_closed = False
+        self._let_go_count = 0
         self._shared: _Shared | None = None
         self._since = Spans()
         self._since_limit_bytes = 0
@@ -119,6 +120,7 @@ class StagedContent:
 
     def let_go(self, unchanged: Iterable[Span], parked: Iterable[Span]) -> None:
         """Bytes may leave the disk: what the base has, and what an upload under way has."""
+        self._let_go_count += 1
         for start, stop in unchanged:
             self.present.remove(start, stop)
         for start, stop in parked:
@@ -206,11 +208,14 @@ class StagedContent:
                 await trio.lowlevel.checkpoint()
                 return memoryview(b"")
             self.raise_if_parked(offset, stop)
-            base = self.base
+            base, let_go_count = self.base, self._let_go_count
             try:
                 if self.present.covers(offset, stop):
-                    return memoryview(await self.read_present(offset, stop))
-                return memoryview(await self._read_mixed(offset, stop))
+                    data = await self.read_present(offset, stop)
+                else:
+                    data = await self._read_mixed(offset, stop)
+                if let_go_count == self._let_go_count:  # else there may be holes in it
+                    return memoryview(data)
             except StaleVersion:
                 if self.base is base:
                     raise  # else it was our own publication that replaced it

@@ -192,6 +192,12 @@ class Upload:
             if sent.part is not None and not sent.is_stale and is_whole:
                 yield sent.part, (piece.start, piece.stop)
 
+    def in_flight(self) -> Iterator[tuple[int, int]]:
+        """The bytes that parts on their way are read from."""
+        for sent in self._sent.values():
+            if sent.part is None:
+                yield sent.piece.start, sent.piece.stop
+
     async def send(self, numbers: Iterable[int], *, at_once: int = PARTS_AT_ONCE) -> None:
         """Send these parts, several at a time; the first error ends it, and is raised as it is."""
         await work_off((partial(self._send_one, number) for number in numbers), at_once=at_once)

@@ -9,7 +9,8 @@ import logging
 import trio
 
 from stsfs.errors import StsfsError
-from stsfs.writer.content import StagedContent
+from stsfs.staging.spans import Spans
+from stsfs.writer.content import Span, StagedContent
 from stsfs.writer.record_file import RecordFile
 from stsfs.writer.sender import Publishing, Sender
 
@@ -39,8 +40,7 @@ class StagingWindow:
         if self._is_unsupported:
             return 0
         async with self._content.lock:
-            unchanged = self._content.unchanged_present()
-            parked = self._parkable()
+            unchanged, parked = self._unchanged(), self._parkable()
             spans = [*unchanged, *parked]
             if not spans:
                 return 0
@@ -76,7 +76,13 @@ class StagingWindow:
             nursery.start_soon(until, ended)
         return bool(await self.shrink())
 
-    def _parkable(self) -> list[tuple[int, int]]:
+    def _unchanged(self) -> list[Span]:
+        """What the base has as well, and no part on its way is read from."""
+        upload = self._sender.upload
+        busy = Spans() if upload is None else Spans(upload.in_flight())
+        return [gap for span in self._content.unchanged_present() for gap in busy.gaps(*span)]
+
+    def _parkable(self) -> list[Span]:
         upload, present = self._sender.upload, self._content.present
         if upload is None:
             return []
