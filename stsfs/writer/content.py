@@ -184,6 +184,8 @@ class StagedContent:
         self.written.add(offset, stop)
         self.size_bytes = max(self.size_bytes, stop)
         self._mark_changed([(start, stop)])
+        if self.limit_bytes and self.changed.covers(0, self.limit_bytes):
+            self.limit_bytes = 0  # nothing of the base is left: as good as cut off at the open
 
     async def truncate(self, size_bytes: int) -> None:
         """Cut the file off, or let it end in zeros. Under lock."""

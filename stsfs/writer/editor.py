@@ -30,13 +30,15 @@ class ContentEditor:
     async def write(self, file: Publishing, offset: int, data: bytes | memoryview) -> None:
         """Put all of data at offset. Where the disk is full, wait for S3 to have older bytes."""
         while True:
+            freed_bytes = self._window.freed_bytes
             try:
                 await self._write(offset, data)
                 return
             except Parked:
                 await self._fetch_back()
             except (StagingFull, StagingFailure) as exc:
-                if isinstance(exc, StagingFull) and await self._window.make_room(file):
+                is_full = isinstance(exc, StagingFull)
+                if is_full and await self._window.make_room(file, freed_bytes):
                     continue
                 self.torn.failed(offset, offset + len(data), exc)
                 raise

@@ -98,6 +98,9 @@ class Sender:
         self.stream_ended = trio.Event()
         """Set when parts do not go ahead any more; another one with the next that do."""
 
+        self.part_arrived = trio.Event()
+        """Set, and replaced, when S3 has one part more."""
+
         self.after_part: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         """Called when S3 has one part more. Raises nothing of ours."""
 
@@ -191,7 +194,7 @@ class Sender:
             StreamLayout(), None,
         )  # fmt: skip
         upload.adopt(record.parts)
-        upload.after_part = self.after_part
+        upload.after_part = self._note_part
         self.upload = upload
 
     async def give_up(self) -> None:
@@ -327,12 +330,17 @@ class Sender:
             file.key, file.traits(is_final=is_final), write_id=write_id
         )
         upload = Upload(self._wire, self._content, file.key, upload_id, write_id, layout, base)
-        upload.after_part = self.after_part
+        upload.after_part = self._note_part
         # A plan is of the content as it was; a stream takes it as it is when a part is sent.
         upload.is_useless = isinstance(layout, PlannedLayout) and file.changes != changes
         self.upload = upload
         await file.note_upload()
         return upload
+
+    async def _note_part(self) -> None:
+        self.part_arrived.set()
+        self.part_arrived = trio.Event()
+        await self.after_part()
 
     def _is_ready(self, number: int) -> bool:
         return self._content.written.covers(*part_span(number))

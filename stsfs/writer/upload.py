@@ -145,9 +145,6 @@ class Upload:
         self.after_part: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         """Called when S3 has one part more. Raises nothing of ours."""
 
-        self.part_arrived = trio.Event()
-        """Set, and replaced, when S3 has one part more."""
-
     def touched(self, start: int, stop: int) -> None:
         """Bytes [start, stop) have changed. Not a checkpoint."""
         if start >= stop:
@@ -231,8 +228,6 @@ class Upload:
         if sent.part is not None:
             self.sent_bytes += sent.piece.stop - sent.piece.start
             self.fruitless_count = 0
-            self.part_arrived.set()
-            self.part_arrived = trio.Event()
             await self.after_part()
 
     async def _accepted(self, number: int, piece: Piece) -> Part:

@@ -23,6 +23,8 @@ class StagingWindow:
     def __init__(self, content: StagedContent, record: RecordFile, sender: Sender) -> None:
         self._content, self._record, self._sender = content, record, sender
         self._is_unsupported = False
+        self.freed_bytes = 0
+        """That have left the disk so far."""
 
     async def shrink_if_short(self) -> None:
         """Let go what S3 has, if the disk is short of room. Raises nothing of ours."""
@@ -32,18 +34,18 @@ class StagingWindow:
         except StsfsError as exc:
             log.error("bytes that S3 has stay on the local disk: %s", exc)
 
-    async def shrink(self) -> int:
-        """Let go what S3 has; how many bytes that was.
+    async def shrink(self) -> None:
+        """Let go what S3 has.
 
         The first part stays for as long as there is another one: programs come back to headers.
         """
         if self._is_unsupported:
-            return 0
+            return
         async with self._content.lock:
             unchanged, parked = self._unchanged(), self._parkable()
             spans = [*unchanged, *parked]
             if not spans:
-                return 0
+                return
             self._content.let_go(unchanged, parked)
             try:
                 # Once the record says so: a hole must never pass for bytes.
@@ -55,26 +57,27 @@ class StagingWindow:
             if not await self._content.punch(spans):
                 self._is_unsupported = True
                 self._content.take_back(unchanged, parked)
-                return 0
-        return sum(stop - start for start, stop in spans)
+                return
+        self.freed_bytes += sum(stop - start for start, stop in spans)
 
-    async def make_room(self, file: Publishing) -> bool:
-        """A write found the disk full: whether another try may find room. Not under lock."""
-        if await self.shrink():
-            return True
-        self._sender.stream(file, again=True)
-        if (upload := self._sender.upload) is None or not self._sender.is_streaming:
-            return False
-        arrived, ended = upload.part_arrived, self._sender.stream_ended
-        async with trio.open_nursery() as nursery:
+    async def make_room(self, file: Publishing, freed_bytes: int) -> bool:
+        """A write found the disk full: whether another try may find room. Not under lock.
 
-            async def until(event: trio.Event) -> None:
-                await event.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(until, arrived)
-            nursery.start_soon(until, ended)
-        return bool(await self.shrink())
+        freed_bytes is what this object's property of that name was before the write.
+        """
+        is_tried = False
+        while True:
+            await self.shrink()
+            if self.freed_bytes > freed_bytes:
+                return True
+            if not self._sender.is_streaming:
+                if is_tried:
+                    return False
+                is_tried = True
+                self._sender.stream(file, again=True)
+                if not self._sender.is_streaming:
+                    return False
+            await _first_of(self._sender.part_arrived, self._sender.stream_ended)
 
     def _unchanged(self) -> list[Span]:
         """What the base has as well, and no part on its way is read from."""
@@ -88,3 +91,15 @@ class StagingWindow:
             return []
         found = [span for _, span in upload.whole_parts() if present.covers(*span)]
         return found[1:] if found and found[0][0] == 0 and len(found) > 1 else found
+
+
+async def _first_of(*events: trio.Event) -> None:
+    """Return when one of them is set."""
+    async with trio.open_nursery() as nursery:
+
+        async def until(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        for event in events:
+            nursery.start_soon(until, event)
