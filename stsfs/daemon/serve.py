@@ -111,6 +111,8 @@ class _Mount:
             await background.start(self._tree.run)
             if self._writing is not None:
                 await background.start(self._writing.run, self._show_anew)
+            if isinstance(self._operations, WriteOperations):
+                await background.start(self._operations.run)
             background.start_soon(collect_when_idle, lambda: self._operations.served)
             # Whether the location can be listed at all is better said now than by the first `ls`.
             await self._tree.listing(self._tree.inodes.root)
@@ -229,6 +231,8 @@ class _Mount:
         await self._session.serve()
         self._manager.tell("STOPPING=1")
         log.info("%s is no longer mounted", self._config.mount_path)
+        if isinstance(self._operations, WriteOperations):
+            await self._operations.until_ended()
         if self._writing is not None:
             await drain(self._writing, self._manager)
         serving.cancel()

@@ -1,0 +1,149 @@
+"""Callers that are slow, and callers that are killed, keep nobody else from an answer."""
+
+import contextlib
+import logging
+import stat
+import subprocess
+import sys
+import threading
+
+import pyfuse3
+import pytest
+import trio
+
+from stsfs.fuse import workers
+from stsfs.fuse.operations import change_handler, handler
+from stsfs.fuse.session import Session
+from tests.mount.stage import PATIENCE_S
+
+pytestmark = pytest.mark.mount
+OPTIONS = ["rw", "nosuid", "nodev", "default_permissions", "subtype=stsfs", "fsname=x"]
+
+MANY = 600
+"""Requests under way at the same time: more than twice the 256 that were the limit once."""
+
+CLOSE_AT_ONCE = """
+import os, sys, threading
+directory, count = sys.argv[1], int(sys.argv[2])
+threading.stack_size(65536)
+files = [os.open(f"{directory}/{number}", os.O_WRONLY) for number in range(count)]
+threads = [threading.Thread(target=os.close, args=(file,)) for file in files]
+[each.start() for each in threads]
+[each.join() for each in threads]
+"""
+STATVFS = "import os, sys; os.statvfs(sys.argv[1])"
+
+
+class SlowToClose(pyfuse3.Operations):
+    """Files by number. Closing one takes until `go_on` is set, and all else takes no time."""
+
+    deadline_s = PATIENCE_S
+
+    def __init__(self, closes):
+        super().__init__()
+        self.under_way, self.changes_under_way, self.served = set(), set(), 0
+        self.go_on, self.all_close = trio.Event(), trio.Event()
+        self._closes_left = closes
+
+    @handler
+    async def getattr(self, inode, ctx):
+        return self.entry(inode)
+
+    @handler
+    async def lookup(self, parent, name, ctx):
+        return self.entry(2 + int(name))
+
+    @handler
+    async def open(self, inode, flags, ctx):
+        return pyfuse3.FileInfo(fh=inode)
+
+    @change_handler
+    async def flush(self, fh):
+        self._closes_left -= 1
+        if not self._closes_left:
+            self.all_close.set()
+        await self.go_on.wait()
+
+    async def release(self, fh):
+        pass
+
+    async def statfs(self, ctx):
+        return pyfuse3.StatvfsData()
+
+    def entry(self, inode):
+        made = pyfuse3.EntryAttributes()
+        made.st_ino = inode
+        made.st_mode = stat.S_IFDIR | 0o755 if inode == 1 else stat.S_IFREG | 0o644
+        made.entry_timeout = made.attr_timeout = 0
+        return made
+
+
+@contextlib.asynccontextmanager
+async def mounted(path, operations):
+    """A session of this process; whoever asks it must be another one."""
+    session = Session(str(path))
+    await session.mount(OPTIONS)
+    try:
+        await session.negotiate(operations)
+        with trio.fail_after(PATIENCE_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.serve)
+                try:
+                    yield session
+                finally:
+                    operations.go_on.set()
+                    with trio.CancelScope(shield=True):
+                        await session.unmount()
+    finally:
+        session.close()
+
+
+def python(script, *arguments):
+    return [sys.executable, "-c", script, *map(str, arguments)]
+
+
+async def test_who_is_killed_before_his_request_is_read_delays_nobody(
+    tmp_path, monkeypatch, caplog, nursery
+):
+    """With a long close under way; it ends only after the others have been answered."""
+    caplog.set_level(logging.INFO)
+    operations, victims = SlowToClose(1), []
+    armed, started, killed = threading.Event(), threading.Event(), threading.Event()
+    is_readable = workers._is_readable
+
+    def kill_the_victim(descriptor):
+        """Between the event, which the victim's request has caused, and pyfuse3's reading."""
+        found = is_readable(descriptor)
+        if found and armed.is_set() and not killed.is_set():
+            assert started.wait(PATIENCE_S)
+            victims[0].kill()
+            victims[0].wait()
+            killed.set()
+        return found
+
+    def start_victim():
+        armed.set()
+        victims.append(subprocess.Popen(["stat", tmp_path / "7"]))
+        started.set()
+        assert killed.wait(PATIENCE_S)
+
+    async with mounted(tmp_path, operations):
+        closing = python(CLOSE_AT_ONCE, tmp_path, 1)
+        nursery.start_soon(trio.run_process, closing)
+        await operations.all_close.wait()
+        monkeypatch.setattr(workers, "_is_readable", kill_the_victim)
+        await trio.to_thread.run_sync(start_victim)
+        done = await trio.run_process(["stat", str(tmp_path / "8")], capture_stdout=True)
+        assert done.returncode == 0
+        assert "a request was withdrawn" in caplog.text
+        assert not operations.go_on.is_set()
+
+
+async def test_hundreds_of_slow_closes_leave_statvfs_answered(tmp_path, nursery):
+    operations = SlowToClose(MANY)
+    async with mounted(tmp_path, operations):
+        nursery.start_soon(trio.run_process, python(CLOSE_AT_ONCE, tmp_path, MANY))
+        await operations.all_close.wait()
+        await trio.run_process(python(STATVFS, tmp_path))
+        await trio.run_process(["stat", str(tmp_path / "8")], capture_stdout=True)
+        assert not operations.go_on.is_set()
