@@ -1,17 +1,17 @@
 """Adapter between pyfuse3 and the vfs. The only module that raises FUSEError.
 
 pyfuse3 catches FUSEError and nothing else: after any other exception the request stays without an
-answer, and its caller waits for ever. So every handler goes through @handler, or is `unfailing`.
+answer, and its caller waits for ever. So every handler goes through @handler, or handles
+its request within `unfailing`.
 """
 
-import contextlib
 import errno
 import functools
 import itertools
 import logging
 import math
 import stat
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -21,6 +21,7 @@ import trio
 from stsfs import supervisor
 from stsfs.errors import DeadlineExceeded, StaleVersion, StsfsError, sole, without_frames
 from stsfs.fuse import errno_table
+from stsfs.supervisor import unfailing
 from stsfs.vfs.nodes import Directory, Node
 from stsfs.vfs.refusals import Refusals
 from stsfs.vfs.vfs import Vfs
@@ -109,15 +110,6 @@ def _refusal(
         return pyfuse3.FUSEError(errno.EIO)
 
 
-@contextlib.contextmanager
-def unfailing(operation: str) -> Iterator[None]:
-    """Handle a request that cannot be refused: a bug in it is noted, and goes no further."""
-    try:
-        yield
-    except Exception as bug:  # noqa: BLE001 - nobody is told of a failure
-        supervisor.BUGS.note(f"a request of the kernel: {operation}", bug)
-
-
 @dataclass(frozen=True, slots=True)
 class Appearance:
     """Who owns the files of a mount, and what they may do."""
@@ -170,7 +162,7 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """References given back. Cannot fail."""
         for inode, lookups in inode_list:
-            with unfailing("forget"):
+            with unfailing("a request of the kernel: forget"):
                 self._vfs.forget(inode, lookups)
 
     @handler
@@ -195,7 +187,7 @@ class Operations(pyfuse3.Operations):
 
     async def releasedir(self, fh: int) -> None:
         """End of a directory handle. Cannot fail."""
-        with unfailing("releasedir"):
+        with unfailing("a request of the kernel: releasedir"):
             self._vfs.close_directory(fh)
 
     @handler
@@ -214,7 +206,7 @@ class Operations(pyfuse3.Operations):
 
     async def release(self, fh: int) -> None:
         """End of a file handle. Cannot fail."""
-        with unfailing("release"):
+        with unfailing("a request of the kernel: release"):
             self._vfs.release(fh)
 
     async def flush(self, fh: int) -> None:

@@ -134,6 +134,7 @@ class Session:
         """Return when the kernel has given the connection up: unmounted, and no file open.
 
         `serve` notices only when the last request has been answered, for which nobody waits then.
+        Raises OSError where there is no descriptor left to wait with.
         """
         with select.epoll() as ended:
             ended.register(self._session_fd, 0)  # no requests: the end is reported always
@@ -145,13 +146,19 @@ class Session:
 
     async def unmount(self) -> None:
         """Take the mount away while it is still served; users of open files keep them for now."""
+        said = ""
         for flags in (["-u"], ["-u", "-z"]):
-            done = await trio.run_process(
-                ["fusermount3", *flags, "--", self.mount_path], check=False, capture_stderr=True
-            )
+            try:
+                done = await trio.run_process(
+                    ["fusermount3", *flags, "--", self.mount_path], check=False, capture_stderr=True
+                )
+            except OSError as exc:
+                said = f"fusermount3 cannot be run: {exc}"
+                continue
             if not done.returncode:
                 return
-        log.warning("unmounting: %s", done.stderr.decode(errors="replace").strip())
+            said = done.stderr.decode(errors="replace").strip()
+        log.warning("unmounting: %s", said)
 
     def stop(self) -> None:
         """Make `serve` return, after the requests under way."""

@@ -10,10 +10,10 @@ import stat
 import pyfuse3
 import trio
 
-from stsfs.fuse.operations import Appearance, Operations, change_handler, unfailing
+from stsfs.fuse.operations import Appearance, Operations, change_handler
 from stsfs.fuse.xattrs import XattrOperations
 from stsfs.rules.question import Operation
-from stsfs.supervisor import TaskPool
+from stsfs.supervisor import TaskPool, unfailing
 from stsfs.vfs.nodes import File, Node
 from stsfs.vfs.refusals import Refusals
 from stsfs.vfs.writing import AttributeChange, WritingVfs
@@ -85,7 +85,7 @@ class WriteOperations(Operations):
             with contextlib.suppress(pyfuse3.FUSEError):
                 await self.close(fh)
         finally:
-            with unfailing("release"):
+            with unfailing("the release of a file"):
                 self._writing.release(fh)
             self._ending.discard(ended)
             ended.set()
