@@ -1,7 +1,9 @@
 """The running mount's word to the service manager: what it does, and that it still does it."""
 
+import contextlib
 import logging
 import os
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -77,7 +79,9 @@ async def answers(path: Path, *, timeout_s: float) -> bool:
         descriptor = os.pidfd_open(child.pid)
     except OSError as exc:
         log.warning("the mount cannot be probed: %s", exc)
-        child.kill()  # its exit code is taken when the next one is started
+        child.kill()
+        with trio.CancelScope(shield=True), contextlib.suppress(subprocess.TimeoutExpired):
+            await trio.to_thread.run_sync(child.wait, LAST_WAIT_S)
         return True
     try:
         with trio.move_on_after(timeout_s):
