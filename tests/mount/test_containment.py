@@ -2,19 +2,25 @@
 
 import contextlib
 import logging
+import re
+import resource
 import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pyfuse3
 import pytest
 import trio
 
+from stsfs.daemon import machine
+from stsfs.demo.gate.faults import Hold, Rule
 from stsfs.fuse import workers
 from stsfs.fuse.operations import change_handler, handler
 from stsfs.fuse.session import Session
 from tests.mount.stage import PATIENCE_S
+from tests.mount.writing_stage import RW
 
 pytestmark = pytest.mark.mount
 OPTIONS = ["rw", "nosuid", "nodev", "default_permissions", "subtype=stsfs", "fsname=x"]
@@ -31,6 +37,21 @@ threads = [threading.Thread(target=os.close, args=(file,)) for file in files]
 [each.start() for each in threads]
 [each.join() for each in threads]
 """
+CREATE_AT_ONCE = """
+import os, sys, threading
+directory, count = sys.argv[1], int(sys.argv[2])
+threading.stack_size(65536)
+flags = os.O_WRONLY | os.O_CREAT
+files = [os.open(f"{directory}/{number}", flags, 0o644) for number in range(count)]
+for file in files:
+    os.write(file, b"content")
+threads = [threading.Thread(target=os.close, args=(file,)) for file in files]
+[each.start() for each in threads]
+print("closing", flush=True)
+[each.join() for each in threads]
+"""
+CREATED = 300
+
 STATVFS = "import os, sys; os.statvfs(sys.argv[1])"
 
 
@@ -147,3 +168,46 @@ async def test_hundreds_of_slow_closes_leave_statvfs_answered(tmp_path, nursery)
         await trio.run_process(python(STATVFS, tmp_path))
         await trio.run_process(["stat", str(tmp_path / "8")], capture_stdout=True)
         assert not operations.go_on.is_set()
+
+
+@contextlib.contextmanager
+def soft_limit(count):
+    """Few descriptors for what is started meanwhile, unless it takes more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+    try:
+        yield hard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_daemon_takes_all_descriptors_it_may_have(folder, mount):
+    with soft_limit(512) as hard:
+        live = mount(folder.syn_id)
+    limits = Path(f"/proc/{live.pid}/limits").read_text()
+    soft, hard_of_daemon = re.search(r"Max open files +(\d+) +(\d+)", limits).groups()
+    assert int(soft) == int(hard_of_daemon) == min(hard, machine.DESCRIPTORS_MAX)
+
+
+def test_programs_that_wait_for_s3_leave_everybody_else_answered(folder, mount, stage):
+    """As many as were answered at once in the past, and more: a watchdog that got none aborted."""
+    live = mount(folder.syn_id, *RW)
+    (live / "many").mkdir()
+    hold = Hold("request")
+    stage.gate.faults.add(Rule(hold, kinds=frozenset({"PUT"})))  # all of them
+    command = python(CREATE_AT_ONCE, live / "many", CREATED)
+    closing = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        assert closing.stdout.readline() == b"closing\n"
+        hold.wait_reached(PATIENCE_S)
+        done = subprocess.run(python(STATVFS, live.path), timeout=PATIENCE_S)
+        assert done.returncode == 0
+        assert live.status()["writing"]["files"] == CREATED
+        assert len(list((live / "many").iterdir())) == CREATED
+        assert closing.poll() is None
+    finally:
+        hold.let_go()
+        closing.communicate(timeout=PATIENCE_S)
+    assert closing.returncode == 0
+    assert live.status()["bugs"]["count"] == 0
+    assert live.status()["writing"]["files"] == 0
