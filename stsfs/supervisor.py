@@ -5,10 +5,11 @@ is logged as critical with its traceback, counted for `stsfs status`, and told t
 the task worked on; the mount goes on.
 """
 
+import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVarTuple
 
@@ -71,6 +72,15 @@ async def contained(
             raise others from None
         return False
     return True
+
+
+@contextlib.contextmanager
+def unfailing(task: str) -> Iterator[None]:
+    """A context that ends without an exception: one that leaves it is noted. Not a checkpoint."""
+    try:
+        yield
+    except Exception as exc:  # noqa: BLE001 - as in `contained`
+        BUGS.note(task, exc)
 
 
 async def kept_running(task: str, call: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stsfs.staging import attributes as attributes_module
 from stsfs.staging.attribute_rows import AttributeRows, Attributes
 from stsfs.staging.attributes import AttributeIndex
+from stsfs.supervisor import BUGS
 
 HERE = ("s3://bucket/base", None)
 THERE = ("s3://bucket/base", "https://s3.example")
@@ -313,3 +314,18 @@ def test_the_file_is_closed_to_others(path, index):
     of(index, "a")
     for each in path.parent.iterdir():
         assert each.stat().st_mode & 0o077 == 0, each
+
+
+def test_a_bug_leaves_nobody_without_an_answer_and_the_next_change_is_kept(index, monkeypatch):
+    def broken(*arguments):
+        monkeypatch.undo()
+        raise TypeError("a bug")
+
+    before = BUGS.count
+    put(index, "a")
+    assert of(index, "a") is not None
+    monkeypatch.setattr(AttributeRows, "of_keys", broken)
+    assert of(index, "a") is None
+    assert BUGS.count == before + 1
+    put(index, "b")
+    assert of(index, "b") is not None

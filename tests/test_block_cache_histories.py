@@ -259,7 +259,7 @@ async def play(history, scripted, piece_bytes, monkeypatch):
             async with trio.open_nursery() as players:
                 for step in history:
                     players.start_soon(house.play, step)
-            while len(house.cache._nursery.child_tasks):
+            while len(house.cache._fetches._nursery.child_tasks):
                 await trio.sleep(1)
         house.audit()
         background.cancel_scope.cancel()

@@ -93,7 +93,7 @@ async def test_a_bug_in_a_handler_is_told_and_logged_and_survived(nursery, path,
     await nursery.start(serve_control, path, {"broken": broken, "echo": echo})
     with pytest.raises(InternalError, match="Internal error"):
         await client(path, "broken")
-    assert "a control command failed" in caplog.text
+    assert "a bug in a control command" in caplog.text
     assert await client(path, "echo")
 
 

@@ -16,6 +16,7 @@ from stsfs.errors import (
     SynapseUnavailable,
     TokenRejected,
 )
+from stsfs.supervisor import BUGS
 from tests.lease_fakes import EPOCH_UNIX_S, HOUR_S, Source, Wall, caught
 
 
@@ -137,6 +138,22 @@ async def test_a_bug_in_a_source_does_not_end_the_lease(
     assert any(r.levelno == logging.CRITICAL and r.exc_info for r in caplog.records)
     source.failure = None
     await trio.sleep(31)
+    lease.current()
+
+
+async def test_a_bug_of_the_lease_itself_does_not_end_it(
+    autojump_clock, nursery, lease, source, monkeypatch
+):
+    def broken():
+        monkeypatch.undo()
+        raise KeyError("bug")
+
+    before = BUGS.count
+    monkeypatch.setattr(lease, "_due_in_s", broken)
+    await nursery.start(lease.keep_fresh)
+    await trio.sleep(2 * HOUR_S)
+    assert BUGS.count == before + 1
+    assert lease.status().renewals > 1
     lease.current()
 
 

@@ -49,3 +49,16 @@ def test_what_nobody_raised_on_purpose_is_a_bug():
 def test_a_more_special_error_is_answered_like_its_kind():
     assert errno_table.reply_for(errors.ArchivedObject("glacier")).errno == errno.EACCES
     assert errno_table.reply_for(errors.PermissionMissing("no")).errno == errno.EACCES
+
+
+def test_a_machine_short_of_something_is_no_bug():
+    for number, expected in (
+        (errno.EMFILE, errno.ENFILE),
+        (errno.ENFILE, errno.ENFILE),
+        (errno.ENOMEM, errno.ENOMEM),
+        (errno.ENOSPC, errno.ENOSPC),
+        (errno.EDQUOT, errno.ENOSPC),
+    ):
+        assert errno_table.reply_for(OSError(number, "no more")).errno == expected
+    assert errno_table.reply_for(MemoryError()).errno == errno.ENOMEM
+    assert errno_table.reply_for(OSError(errno.EPERM, "no")) is errno_table.BUG

@@ -87,3 +87,55 @@ def test_what_is_left_to_do_names_its_issue():
 
 def test_nothing_sleeps_where_the_event_loop_may_run():
     assert [place(path, node) for path, node in nodes(MODULES) if sleeps_in_the_thread(node)] == []
+
+
+STARTS_TASKS = {
+    # Tasks that a request waits for: an exception goes to whoever asked.
+    "stsfs/entities/parallel.py": "its caller waits for all",
+    "stsfs/writer/parallel.py": "its caller waits for all",
+    "stsfs/store/large_copy.py": "the copy waits for its parts",
+    "stsfs/store/http_sending.py": "the request waits for both",
+    # Commands: an exception is the end of the command, as it should be.
+    "stsfs/daemon/recovering.py": "the process of a command",
+    # The frame of a mount.
+    "stsfs/fuse/session.py": "negotiation: before anything is mounted for others",
+    "stsfs/fuse/workers.py": "contains errors of pyfuse3's tasks itself, because it knows them",
+    "stsfs/daemon/serve.py": "the kernel session, whose end is the end of the mount",
+    "stsfs/daemon/writing.py": "patience while it drains: it waits, and tells",
+    "stsfs/cache/disk/write_behind.py": "its loop is kept running within a scope of its own",
+    "stsfs/supervisor.py": "the supervisor",
+}
+"""Modules that start tasks which the supervisor does not contain, and why that is right."""
+
+NOT_YET = {
+    "stsfs/vfs/tree.py",
+    "stsfs/writer/publisher.py",
+    "stsfs/writer/sender.py",
+    "stsfs/writer/writing.py",
+}
+"""Modules that start tasks which should be contained."""
+
+SUPERVISED = {"contained", "kept_running"}
+
+
+def starts_a_bare_task(node):
+    """Whether it is `nursery.start_soon(f)`, with f neither contained nor kept running.
+
+    `nursery.start(part.run)` gives a part its lifetime; the part contains what it starts.
+    """
+    match node:
+        case ast.Call(func=ast.Attribute(attr="start_soon"), args=[ast.Name(id=name), *_]):
+            return name not in SUPERVISED
+        case ast.Call(func=ast.Attribute(attr="start_soon")):
+            return True
+    return False
+
+
+def test_tasks_that_nobody_waits_for_are_started_by_the_supervisor():
+    starting = {
+        place(path)
+        for path, node in nodes(MODULES)
+        if starts_a_bare_task(node) and not place(path).startswith("stsfs/demo/")
+    }
+    assert starting - STARTS_TASKS.keys() - NOT_YET == set()
+    assert STARTS_TASKS.keys() - starting == set(), "these need no reason any more"

@@ -1,5 +1,7 @@
 """A body on its way out, against a server that reads it, answers early, stalls or closes."""
 
+import socket
+import ssl
 from contextlib import asynccontextmanager
 
 import pytest
@@ -9,7 +11,7 @@ from stsfs.demo.tls import make_local_tls
 from stsfs.errors import StagingFailure
 from stsfs.store import http_sending
 from stsfs.store.http_connection import connect
-from stsfs.store.http_sending import PIECE_BYTES
+from stsfs.store.http_sending import PIECE_BYTES, Sending
 from stsfs.store.http_wire import ConnectionBroken
 from tests.fakes import pattern
 from tests.scripted_server import served, with_length
@@ -171,3 +173,40 @@ async def test_a_cancelled_body_is_left_where_it_is(contexts):
         assert scope.cancelled_caught
         assert 0 < body.sent_bytes < LARGE_BYTES
         assert not connection.reusable
+
+
+class ExchangingKeys:
+    """A TLS socket that sends nothing before it has read what the server says about its keys."""
+
+    def __init__(self, sock):
+        self._socket = sock
+        self.exchanged = False
+
+    def fileno(self):
+        return self._socket.fileno()
+
+    def send(self, data):
+        if not self.exchanged:
+            raise ssl.SSLWantReadError
+        return self._socket.send(data)
+
+    def recv_into(self, into):
+        assert self._socket.recv(100) == b"keys"
+        self.exchanged = True
+        raise ssl.SSLWantReadError
+
+
+async def test_a_body_waits_while_keys_are_exchanged(nursery):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for each in (ours, theirs):
+            each.setblocking(False)
+        sending = Sending(ExchangingKeys(ours), memoryview(bytearray(100)), REQUEST, Bytes(b"body"))
+        nursery.start_soon(sending.run)
+        await trio.testing.wait_all_tasks_blocked()
+        theirs.send(b"keys")
+        with trio.fail_after(60):
+            await trio.lowlevel.wait_readable(theirs)
+            await trio.testing.wait_all_tasks_blocked()
+        assert theirs.recv(1000) == REQUEST + b"body"
+        assert sending.whole

@@ -11,6 +11,7 @@ import pyfuse3
 import pytest
 import trio
 
+from stsfs import supervisor
 from stsfs.cache.block_cache import BlockCache
 from stsfs.cache.block_pool import BlockPool
 from stsfs.errors import AccessDenied
@@ -183,3 +184,42 @@ async def test_a_failed_request_leaves_no_frames_to_the_garbage_collector(operat
     finally:
         gc.enable()
     assert store.scripts["read_range"] == []
+
+
+@pytest.fixture
+def bugs(monkeypatch):
+    fresh = supervisor.BugLog()
+    monkeypatch.setattr(supervisor, "BUGS", fresh)
+    return fresh
+
+
+async def test_a_bug_of_a_request_is_counted(operations, store, bugs):
+    store.script("list_page", Fault(KeyError("surprise")))
+    with pytest.raises(pyfuse3.FUSEError):
+        await operations.lookup(ROOT_INODE, b"x", CALLER)
+    assert [each.task for each in bugs.latest] == ["lookup /x"]
+
+
+async def test_requests_that_cannot_be_refused_end_without_an_error(operations, bugs):
+    entry = await operations.lookup(ROOT_INODE, b"x", CALLER)
+    await operations.forget([(entry.st_ino, 5), (ROOT_INODE, 1)])
+    await operations.release(4711)
+    await operations.releasedir(4711)
+    await operations.flush(4711)
+    tasks = [each.task.rpartition(" ")[2] for each in bugs.latest]
+    assert tasks == ["forget", "release", "releasedir"]
+
+
+async def test_a_bug_while_a_request_is_refused_is_eio(operations, refusals, bugs, monkeypatch):
+    monkeypatch.setattr(refusals, "note", None)
+    with pytest.raises(pyfuse3.FUSEError) as raised:
+        await operations.read(4711, 0, 1)
+    assert errno_of(raised) == "EIO"
+    assert bugs.count == 2
+
+
+async def test_a_directory_is_not_opened_as_a_file(operations, bugs):
+    with pytest.raises(pyfuse3.FUSEError) as raised:
+        await operations.open(ROOT_INODE, 0, CALLER)
+    assert errno_of(raised) == "EISDIR"
+    assert bugs.count == 0

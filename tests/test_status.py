@@ -119,3 +119,12 @@ def test_hidden_entries_are_shown_with_their_reasons_and_how_many_more_there_are
 def test_credentials_without_end_and_over():
     assert "no end" in rendered({"credentials": {"seconds_left": None}})
     assert "over" in rendered({"credentials": {"seconds_left": -3}})
+
+
+def test_bugs_are_shown_with_what_to_do_about_them():
+    bug = {"when_unix_s": 0.0, "task": "upload of a\x1bb", "text": "KeyError: 'x'"}
+    text = rendered({"bugs": {"count": 12, "log_file": "/var/log/s", "latest": [bug] * 12}})
+    for words in ("12 times", "a\\x1bb", "KeyError: 'x'", "report it", "/var/log/s", "goes on"):
+        assert words in " ".join(text.split())
+    assert text.count("KeyError") == status_view.BUGS_SHOWN
+    assert "Bugs" not in rendered({"bugs": {"count": 0, "log_file": None, "latest": []}})

@@ -7,7 +7,14 @@ import trio
 
 from stsfs.cache.block_cache import BlockCache
 from stsfs.cache.block_pool import BlockPool
-from stsfs.errors import AccessDenied, NotADirectory, SessionExpired, StaleVersion, StoreFailure
+from stsfs.errors import (
+    AccessDenied,
+    IsADirectory,
+    NotADirectory,
+    SessionExpired,
+    StaleVersion,
+    StoreFailure,
+)
 from stsfs.vfs.nodes import ROOT_INODE, Directory, Site
 from stsfs.vfs.tree import Tree
 from stsfs.vfs.vfs import SUCCESSIONS_MAX, VOUCHED_S, Vfs
@@ -272,7 +279,7 @@ async def test_o_direct_leaves_nothing_in_the_cache(store, vfs, cache, autojump_
 
 
 async def test_a_directory_is_not_opened_as_a_file(store, vfs):
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(IsADirectory):
         await vfs.open(ROOT_INODE, 0, CALLER)
     with pytest.raises(NotADirectory):
         await vfs.open_directory((await look_up(vfs)).inode)

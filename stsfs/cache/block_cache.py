@@ -4,7 +4,6 @@ Decisions (what is missing, where it goes) are synchronous; nothing changes betw
 acting. After each wait the code looks again.
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +15,7 @@ from stsfs.cache.disk.tier import DiskTier
 from stsfs.cache.fill import Fill
 from stsfs.errors import StaleVersion, StoreFailure, StsfsError, without_frames
 from stsfs.store.object_store import ObjectStore, ObjectVersion
-
-log = logging.getLogger(__name__)
+from stsfs.supervisor import TaskPool
 
 Span = tuple[int, int]
 """Half-open interval of byte offsets."""
@@ -50,7 +48,7 @@ class BlockCache:
         self._store = store
         self._contents: dict[ObjectVersion, Content] = {}
         self._contents_max = _CONTENTS_MIN  # beyond it, empty ones are forgotten
-        self._nursery: trio.Nursery | None = None
+        self._fetches = TaskPool("memory cache")
         self._open: Block | None = None  # where small runs are put, one behind the other
 
     @property
@@ -65,10 +63,7 @@ class BlockCache:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the fetches until cancelled; all of them end with it."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            await trio.sleep_forever()
+        await self._fetches.run(task_status=task_status)
 
     def enter(self, version: ObjectVersion) -> Content:
         """The content of a version, for one handle; `leave` must follow."""
@@ -230,8 +225,14 @@ class BlockCache:
             content.add(run)
             runs.append(run)
         fill = Fill(runs)
-        assert self._nursery is not None, "run() is not running"
-        self._nursery.start_soon(self._fetch, content, fill, ahead)
+        self._fetches.start(
+            f"fetch of {content.version.key!r}",
+            self._fetch,
+            content,
+            fill,
+            ahead,
+            on_bug=lambda bug: fill.end(_failure(bug)),  # where that had not happened
+        )
         return fill
 
     def _place(self, size_bytes: int, fresh: Iterator[Block]) -> Block:
@@ -279,9 +280,9 @@ class BlockCache:
                     )
         except StsfsError as exc:
             error = without_frames(exc)
-        except Exception as exc:
-            log.critical("bug while reading %r", content.version.key, exc_info=exc)
-            error = StoreFailure(f"A bug of stsfs: {exc!r}.")
+        except Exception as bug:
+            error = _failure(bug)  # for whoever waits for these bytes
+            raise
         finally:
             if isinstance(error, StaleVersion):
                 content.fail(0, content.version.size_bytes, error)
@@ -296,6 +297,10 @@ class BlockCache:
         else:
             self.counters.hits += 1
             self.counters.hit_bytes += size_bytes
+
+
+def _failure(bug: Exception) -> StoreFailure:
+    return StoreFailure(f"A bug of stsfs: {bug!r}.", remedy="Please report it; see `stsfs status`.")
 
 
 def cut(span: Span, piece_bytes: int) -> Iterator[Span]:

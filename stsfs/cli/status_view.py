@@ -20,6 +20,8 @@ from stsfs.cli.tables import fields, grid, printable
 from stsfs.daemon.config import format_size
 from stsfs.errors import joined
 
+BUGS_SHOWN = 5
+
 
 def sections(answer: dict[str, Any]) -> Iterator[RenderableType]:
     """Mount, locations, credentials, requests, cost, caches, open files and errors, in this order.
@@ -48,6 +50,8 @@ def sections(answer: dict[str, Any]) -> Iterator[RenderableType]:
         yield _titled("Not in S3 yet", _written(writing))
     if handles := answer.get("handles"):
         yield _titled("Open files", _handles(handles, answer.get("open_files", 0)))
+    if (bugs := answer.get("bugs")) and bugs["count"]:
+        yield _titled("Bugs of stsfs", _bugs(bugs))
     if last := answer.get("errors"):
         yield _titled("Last errors", _errors(last))
 
@@ -197,6 +201,18 @@ def _written(writing: dict[str, Any]) -> RenderableType:
     if (more := writing["files"] - len(writing.get("pending", []))) > 0:
         return Group(table, Text(f"and {more} more"))
     return table
+
+
+def _bugs(bugs: dict[str, Any]) -> RenderableType:
+    """How many, the latest ones, and what to do."""
+    table = grid("when", "in", "what")
+    for bug in bugs["latest"][:BUGS_SHOWN]:
+        when = format_when(bug["when_unix_s"])
+        table.add_row(when, printable(str(bug["task"])), printable(str(bug["text"])))
+    where = "where stsfs logs to" if bugs["log_file"] is None else printable(bugs["log_file"])
+    times = "once" if bugs["count"] == 1 else f"{bugs['count']} times"
+    said = f"stsfs met a bug of its own {times}; the mount goes on without what it worked on then."
+    return Group(table, Text(f"{said} Please report it, with the tracebacks in the log: {where}"))
 
 
 def _errors(last: list[dict[str, Any]]) -> RenderableType:

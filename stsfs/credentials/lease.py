@@ -26,6 +26,7 @@ from stsfs.errors import (
     SynapseRefusal,
     TokenRejected,
 )
+from stsfs.supervisor import BUGS, kept_running
 
 log = logging.getLogger(__name__)
 
@@ -182,9 +183,7 @@ class CredentialLease:
                     assert self._reason is not None
                     raise self._reason
             task_status.started()
-            while True:
-                await self._until_due_or_asked()
-                await self._renew()
+            await kept_running("renewal of credentials", self._renew_when_due)
         finally:
             self._kept = False
             self._land()
@@ -327,6 +326,11 @@ class CredentialLease:
                 break
         await trio.sleep(max(0.0, self._not_before_s - trio.current_time()))
 
+    async def _renew_when_due(self) -> None:
+        while True:
+            await self._until_due_or_asked()
+            await self._renew()
+
     async def _renew(self) -> None:
         """Fetch once, and remember the outcome."""
         try:
@@ -340,9 +344,8 @@ class CredentialLease:
             )
         except StsfsError as reason:
             self._fail(reason)
-        except Exception as bug:
-            # The running set may be good for hours: a source that breaks must not end the mount.
-            log.critical("a credential source failed unexpectedly", exc_info=bug)
+        except Exception as bug:  # noqa: BLE001 - the running set may be good for hours
+            BUGS.note(f"credentials from {self._source.description}", bug)
             self._fail(SessionExpired(f"{self._source.description} failed: {type(bug).__name__}."))
         else:
             self._accept(fetched)

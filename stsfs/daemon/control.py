@@ -17,7 +17,8 @@ from typing import Any
 import trio
 
 from stsfs.daemon.error_record import InternalError, to_record
-from stsfs.errors import AccessDenied, BadArgument, MountPointUnusable, StsfsError, sole
+from stsfs.errors import AccessDenied, BadArgument, MountPointUnusable, StsfsError
+from stsfs.supervisor import BUGS, RESTART_PAUSE_S, contained, kept_running
 
 REQUEST_BYTES_MAX = 64 * 1024
 """A command with a path or two; more is a mistake or malice."""
@@ -30,6 +31,8 @@ CLIENTS_MAX = 16
 
 LAST_WORDS_S = 1.0
 """An answer still goes out when its own command has ended the daemon."""
+
+_TASK = "control socket"
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -49,16 +52,25 @@ async def serve_control(
     Raises MountPointUnusable if another daemon listens there. A socket left behind by a daemon
     that died is replaced.
     """
-    listening = _listen(path)
-    inode = _inode(path)
     server = _Server(handlers, client_deadline_s)
-    try:
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+    with _Listening(path) as first:
         task_status.started()
-        await trio.serve_listeners(server.serve_client, [listener])
-    finally:
-        listening.close()
-        _remove(path, inode)
+        if await contained(_TASK, _accept, first, server):
+            return
+    # A bug: whoever waited to be accepted is turned away, and everyone after that is heard.
+    await kept_running(_TASK, _serve_anew, path, server)
+
+
+async def _serve_anew(path: Path, server: "_Server") -> None:
+    await trio.sleep(RESTART_PAUSE_S)
+    with _Listening(path) as listening:
+        await _accept(listening, server)
+
+
+async def _accept(listening: socket.socket, server: "_Server") -> None:
+    """Serve clients until cancelled."""
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+    await trio.serve_listeners(server.serve_client, [listener])
 
 
 def peer_uid(connection: trio.SocketStream) -> int:
@@ -87,6 +99,22 @@ def _listen(path: Path) -> socket.socket:
     return listening
 
 
+class _Listening:
+    """A context with a socket that listens at a path; afterwards neither is there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> socket.socket:
+        self._socket = _listen(self._path)
+        self._number = _inode(self._path)
+        return self._socket
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        _remove(self._path, self._number)
+
+
 def _inode(path: Path) -> int | None:
     try:
         return path.lstat().st_ino
@@ -110,6 +138,9 @@ class _Server:
 
     async def serve_client(self, connection: trio.SocketStream) -> None:
         """One request, one answer. Never raises but Cancelled."""
+        await contained("a client of the control socket", self._serve_client, connection)
+
+    async def _serve_client(self, connection: trio.SocketStream) -> None:
         self._clients_count += 1
         try:
             with trio.move_on_after(self._client_deadline_s):
@@ -144,10 +175,10 @@ class _Server:
             json.dumps(answer)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - the answer to this client
             record = to_record(exc)
             if record["class"] == InternalError.__name__:
-                log.critical("a control command failed", exc_info=sole(exc))
+                BUGS.note("a control command", exc)
             return {"error": record}
         return answer
 

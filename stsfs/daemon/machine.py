@@ -1,12 +1,16 @@
-"""What this machine can spare: memory, by the machine and by the cgroups we live in.
+"""What this machine can spare: memory, by the machine and by the cgroups we live in; descriptors.
 
 Formats: proc(5), and the kernel's documentation of cgroups, version 2 and 1.
 """
 
+import logging
 import os
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 BUDGET_MAX_BYTES = 1024 * MIB
@@ -15,6 +19,13 @@ BLOCK_BYTES = MIB
 
 SHARE = 8
 """One part in so many of what is available: a machine of 1 GiB gets 80 MiB or so."""
+
+DESCRIPTORS_MAX = 1 << 20
+"""What the kernel allows one process at most, unless root has changed fs.nr_open."""
+
+DESCRIPTORS_RESERVED = 512
+"""For all but files being written: connections, the caches on disk, children, clients. At most a
+half of what there is."""
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -70,6 +81,33 @@ def pressure_file(proc: Path = PROC, cgroups: Path = CGROUPS) -> Path | None:
             if (directory / "cgroup.type").exists() and (directory / "memory.pressure").exists():
                 return directory / "memory.pressure"
     return None
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process have as many descriptors as it may; returns how many.
+
+    The soft limit of 1024 is there for programs that use select(2), which this one does not.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return _bounded(soft)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError) as exc:  # a sandbox that forbids it
+        log.warning("the limit of %d open files cannot be raised to %d: %s", soft, wanted, exc)
+        return soft
+    return wanted
+
+
+def descriptor_budget() -> int:
+    """How many descriptors files being written may hold at the same time, at least 1."""
+    limit = _bounded(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    return max(1, limit - min(DESCRIPTORS_RESERVED, limit // 2))
+
+
+def _bounded(limit: int) -> int:
+    return DESCRIPTORS_MAX if limit == resource.RLIM_INFINITY else limit
 
 
 def _limits(proc: Path, cgroups: Path) -> Iterator[tuple[int, int]]:

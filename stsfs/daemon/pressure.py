@@ -14,6 +14,7 @@ import trio
 from stsfs.cache.block_pool import BlockPool
 from stsfs.daemon import machine, psi
 from stsfs.daemon.machine import MIB, Memory, share_bytes
+from stsfs.supervisor import kept_running
 
 log = logging.getLogger(__name__)
 
@@ -145,11 +146,15 @@ class PressureWatch:
         """Look whenever the kernel reports pressure, and now and then; until cancelled."""
         async with trio.open_nursery() as nursery:
             for path in self._files:
-                nursery.start_soon(self._heed_trigger, path)
+                task = f"memory pressure of {path}"
+                nursery.start_soon(kept_running, task, self._heed_trigger, path)
             task_status.started()
-            while True:
-                await trio.sleep(CHECK_S)
-                self.look()
+            await kept_running("memory pressure", self._look_now_and_then)
+
+    async def _look_now_and_then(self) -> None:
+        while True:
+            await trio.sleep(CHECK_S)
+            self.look()
 
     async def _heed_trigger(self, path: Path) -> None:
         trigger = psi.open_trigger(path)

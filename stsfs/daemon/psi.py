@@ -73,8 +73,8 @@ def open_trigger(path: Path) -> Trigger | None:
         return None
     try:
         os.write(file, _TRIGGER)
+        return Trigger(file)
     except OSError as exc:
         log.debug("no trigger on %s: %s", path, exc)
         os.close(file)
         return None
-    return Trigger(file)

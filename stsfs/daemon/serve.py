@@ -34,6 +34,7 @@ from stsfs.fuse.session import MAX_BACKGROUND, Session
 from stsfs.fuse.write_operations import WriteOperations, WriteXattrOperations
 from stsfs.fuse.xattrs import Origin, XattrOperations
 from stsfs.store.object_store import ObjectStore
+from stsfs.supervisor import contained, kept_running
 from stsfs.vfs.inspector import Inspector
 from stsfs.vfs.refusals import Refusals
 from stsfs.vfs.tree import Tree
@@ -50,6 +51,7 @@ def serve_mount(config: MountConfig, manager: ServiceManager, ready: Callable[[]
     Calls ready once the mount answers. Raises StsfsError when it cannot be made; then nothing is
     left behind.
     """
+    machine.raise_descriptor_limit()
     return trio.run(_serve, config, manager, ready)
 
 
@@ -111,7 +113,11 @@ class _Mount:
             await background.start(self._tree.run)
             if self._writing is not None:
                 await background.start(self._writing.run, self._show_anew)
-            background.start_soon(collect_when_idle, lambda: self._operations.served)
+            if isinstance(self._operations, WriteOperations):
+                await background.start(self._operations.run)
+            background.start_soon(
+                kept_running, "garbage collection", collect_when_idle, self._requests_served
+            )
             # Whether the location can be listed at all is better said now than by the first `ls`.
             await self._tree.listing(self._tree.inodes.root)
             # From before the mount: a signal in between would leave a dead one.
@@ -177,7 +183,7 @@ class _Mount:
         await self._is_ready.wait()
         try:
             await self._inspector.forget(path, self._kernel)
-        except StsfsError as exc:
+        except (StsfsError, OSError) as exc:  # no descriptor is left to tell the kernel by
             log.warning("%r may not be seen at once: %s", path, exc)
 
     _answered = False
@@ -185,8 +191,8 @@ class _Mount:
     async def _serve_kernel(self, signals: AsyncIterator[int], ready: Callable[[], None]) -> None:
         async with trio.open_nursery() as serving:
             serving.start_soon(self._until_unmounted, serving.cancel_scope)
-            serving.start_soon(self._answer_nobody)
-            serving.start_soon(self._stop_on_signal, signals)
+            serving.start_soon(contained, "end of the connection", self._answer_nobody)
+            serving.start_soon(kept_running, "signals", self._stop_on_signal, signals)
             await self._raise_kernel_limits()
             record = self._record()
             handlers = self._questions().handlers()
@@ -201,8 +207,8 @@ class _Mount:
                 self._answered = True
                 ready()
                 self._is_ready.set()
-                serving.start_soon(keep_status, self._manager, self._status_line)
-                serving.start_soon(keep_watchdog, self._manager, self._answers)
+                serving.start_soon(kept_running, "status line", self._keep_status)
+                serving.start_soon(kept_running, "watchdog", self._keep_watchdog)
                 for place in self._places.all:
                     log.info(
                         "%s is mounted on %s, by its %s: %s",
@@ -215,12 +221,21 @@ class _Mount:
             finally:
                 runtime_dir.remove_record(record)
 
+    def _requests_served(self) -> int:
+        return self._operations.served
+
     def _status_line(self) -> str:
         return status_line(
             self._config.location,
             self._places.all[0].lease.status(),
             open_files=self._vfs.open_files,
         )
+
+    async def _keep_status(self) -> None:
+        await keep_status(self._manager, self._status_line)
+
+    async def _keep_watchdog(self) -> None:
+        await keep_watchdog(self._manager, self._answers)
 
     async def _answers(self, timeout_s: float) -> bool:
         return await answers(self._config.mount_path, timeout_s=timeout_s)
@@ -229,6 +244,8 @@ class _Mount:
         await self._session.serve()
         self._manager.tell("STOPPING=1")
         log.info("%s is no longer mounted", self._config.mount_path)
+        if isinstance(self._operations, WriteOperations):
+            await self._operations.until_ended()
         if self._writing is not None:
             await drain(self._writing, self._manager)
         serving.cancel()

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from stsfs.cache.block_cache import BlockCache
 from stsfs.daemon.config import MountConfig
+from stsfs.daemon.logs import redact
 from stsfs.daemon.places import Place, Places
 from stsfs.daemon.pressure import PressureWatch
 from stsfs.daemon.prices import cost, own_prices
@@ -16,6 +17,7 @@ from stsfs.daemon.questions import refusal_record
 from stsfs.daemon.writing import Writing
 from stsfs.fuse.kernel_limits import KernelLimits
 from stsfs.store.counters import KindCount, StoreCounters
+from stsfs.supervisor import BUGS
 from stsfs.vfs.inspector import Inspector
 from stsfs.vfs.nodes import path_of
 from stsfs.vfs.reader import DirectReader
@@ -99,8 +101,21 @@ class Status:
             ],
             "hidden": self._hidden() if with_hidden else {"count": self.tree.hidden_count},
             "tuning": asdict(self.limits),
+            "bugs": self._bugs(),
             "errors": [refusal_record(each) for each in self.refusals.last(ERRORS_SHOWN)],
         }  # fmt: skip
+
+    def _bugs(self) -> dict[str, object]:
+        """Exceptions that nobody expected, newest first, without secrets."""
+        log_file = self.config.log_file
+        return {
+            "count": BUGS.count,
+            "log_file": None if log_file is None else str(log_file),
+            "latest": [
+                {"when_unix_s": bug.unix_s, "task": redact(bug.task), "text": redact(bug.text)}
+                for bug in reversed(BUGS.latest)
+            ],
+        }
 
     def _hidden(self) -> dict[str, object]:
         count = self.tree.hidden_count

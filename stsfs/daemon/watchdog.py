@@ -1,7 +1,9 @@
 """The running mount's word to the service manager: what it does, and that it still does it."""
 
+import contextlib
 import logging
 import os
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from stsfs.credentials.lease import LeaseStatus
 from stsfs.daemon.logs import redact
 from stsfs.daemon.mount_probe import LAST_WAIT_S, start_probe
 from stsfs.daemon.notify import ServiceManager
+from stsfs.supervisor import BUGS
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +48,19 @@ async def keep_watchdog(
     """Ping the manager at half its interval, as long as the mount answers.
 
     `answers` gets a time limit in seconds. Where it says no, it is asked again at once: the
-    manager loses patience after as long a time again.
+    manager loses patience after as long a time again. A bug in it says nothing about the mount.
     """
     if manager.watchdog_s is None:
         return
     half_s = manager.watchdog_s / 2
     while True:
         started_s = trio.current_time()
-        if await answers(half_s):
+        try:
+            is_alive = await answers(half_s)
+        except Exception as bug:  # noqa: BLE001 - without a word the manager would end the mount
+            BUGS.note("watchdog", bug)
+            is_alive = True
+        if is_alive:
             manager.tell("WATCHDOG=1")
         await trio.sleep_until(started_s + half_s)
 
@@ -67,7 +75,14 @@ async def answers(path: Path, *, timeout_s: float) -> bool:
     except OSError as exc:
         log.warning("the mount cannot be probed: %s", exc)
         return True
-    descriptor = os.pidfd_open(child.pid)
+    try:
+        descriptor = os.pidfd_open(child.pid)
+    except OSError as exc:
+        log.warning("the mount cannot be probed: %s", exc)
+        child.kill()
+        with trio.CancelScope(shield=True), contextlib.suppress(subprocess.TimeoutExpired):
+            await trio.to_thread.run_sync(child.wait, LAST_WAIT_S)
+        return True
     try:
         with trio.move_on_after(timeout_s):
             await trio.lowlevel.wait_readable(descriptor)

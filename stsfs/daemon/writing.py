@@ -15,6 +15,7 @@ from stsfs.location.rules_place import way_place
 from stsfs.staging.attributes import AttributeIndex
 from stsfs.staging.directory import StagingDirectory
 from stsfs.store.object_store import ObjectWriter
+from stsfs.supervisor import contained
 from stsfs.vfs.writable import Writable, WritableLocation
 from stsfs.writer.moves import Mover
 from stsfs.writer.recovery import recover_at_mount
@@ -77,7 +78,9 @@ class Writing:
                 await nursery.start(each.writers.run)
             for place in self._places.all:
                 each = self._locations[place.location_id]
-                await recover_at_mount(each.writers, each.mover, partial(arrived_at, place))
+                arrived_there = partial(arrived_at, place)
+                task = f"recovery of {place.location.label}"
+                await contained(task, recover_at_mount, each.writers, each.mover, arrived_there)
             task_status.started()
 
     async def drain(self) -> list[Pending]:

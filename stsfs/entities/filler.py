@@ -24,6 +24,7 @@ from stsfs.errors import (
     StsfsError,
     SynapseRefusal,
 )
+from stsfs.supervisor import BUGS, kept_running
 from stsfs.synapse.entities import EntityApi
 from stsfs.synapse.records import ChildHeader, EntityBundle
 
@@ -54,6 +55,9 @@ BULK_FILES_MIN = 20
 """Fewer files than these are asked for one by one."""
 
 BULK_PAUSE_S = 60.0
+
+FILLING = "filling the index"
+"""The task that nobody waits for, as bugs in it are named."""
 
 InBulk = Callable[[], Awaitable[None]]
 """Asks about all files at once, and saves that in the index."""
@@ -95,8 +99,8 @@ class Filler:
         """Own the requests that nobody waits for, until cancelled."""
         async with trio.open_nursery() as nursery:
             for _ in range(AHEAD_WORKERS):
-                nursery.start_soon(self._fetch_ahead)
-            nursery.start_soon(self._crawl)
+                nursery.start_soon(kept_running, "asking Synapse ahead", self._fetch_ahead)
+            nursery.start_soon(kept_running, FILLING, self._crawl)
             task_status.started()
             await trio.sleep_forever()
 
@@ -225,8 +229,8 @@ class Filler:
                     await self.want(header)
                 except StsfsError as exc:
                     log.debug("%s ahead: %s", header.entity_id, exc)  # who asks will hear it
-                except Exception as bug:
-                    log.critical("bug while asking for %s ahead", header.entity_id, exc_info=bug)
+                except Exception as bug:  # noqa: BLE001 - of this file; the others are asked for
+                    BUGS.note(f"asking for {header.entity_id} ahead", bug)
             if self._ahead_added.is_set():  # the other worker may wait for a new one already
                 self._ahead_added = trio.Event()
             await self._ahead_added.wait()
@@ -247,9 +251,9 @@ class Filler:
             except StsfsError as exc:
                 self.last_error = str(exc)
                 log.info("filling the index: %s", exc)
-            except Exception as bug:
+            except Exception as bug:  # noqa: BLE001 - it would be met again
                 self.last_error = f"A bug of stsfs: {bug!r}."
-                log.critical("filling the index ends with a bug", exc_info=bug)
+                BUGS.note(FILLING, bug)
                 return
             await trio.sleep(CRAWL_PAUSE_S)
 
@@ -289,9 +293,9 @@ class Filler:
         except StsfsError:
             self._put_off.add(entity_id)
             raise
-        except Exception as bug:
+        except Exception as bug:  # noqa: BLE001 - of this entity; the others are asked for
             self._broken.add(entity_id)
-            log.critical("bug while asking for %s", entity_id, exc_info=bug)
+            BUGS.note(f"asking for {entity_id}", bug)
 
     async def _crawl_file(self, header: ChildHeader) -> None:
         try:

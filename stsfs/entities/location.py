@@ -14,6 +14,7 @@ from stsfs.entities.nodes import EntityDirectory
 from stsfs.entities.objects import Objects, Outside
 from stsfs.entities.view import EntityView
 from stsfs.store.object_store import ObjectStore
+from stsfs.supervisor import contained
 from stsfs.synapse.entities import EntityApi
 from stsfs.synapse.pace import REQUESTS_MAX, WINDOW_S
 from stsfs.synapse.records import ChildHeader
@@ -78,7 +79,9 @@ class EntityLocation:
         """Fill the index, and take the inventory, until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.filler.run)
-            nursery.start_soon(self.objects.take_inventory)
+            where = f"s3://{self.objects.bucket}/{self.objects.prefix}"
+            inventory = self.objects.take_inventory
+            nursery.start_soon(contained, f"inventory of {where}", inventory)
             task_status.started()
 
     def close(self) -> None:

@@ -163,7 +163,3 @@ class Objects:
                     return
         except StsfsError as exc:
             log.info("the inventory of s3://%s/%s: %s", self.bucket, self.prefix, exc)
-        except Exception as bug:  # nobody needs the inventory so much that the mount may end
-            log.critical(
-                "bug in the inventory of s3://%s/%s", self.bucket, self.prefix, exc_info=bug
-            )

@@ -47,13 +47,26 @@ REPLIES: dict[type[errors.StsfsError], Reply] = {
     errors.ContentMismatch:    Reply(errno.EIO,          logging.ERROR),
 }  # fmt: skip
 
+SHORTAGES: dict[int, Reply] = {
+    errno.EMFILE: Reply(errno.ENFILE, logging.ERROR),  # ours, and not those of the caller
+    errno.ENFILE: Reply(errno.ENFILE, logging.ERROR),
+    errno.ENOMEM: Reply(errno.ENOMEM, logging.ERROR),
+    errno.ENOSPC: Reply(errno.ENOSPC, logging.ERROR),
+    errno.EDQUOT: Reply(errno.ENOSPC, logging.ERROR),
+}
+"""What this machine has not got enough of now, by the errno of an OSError."""
+
 BUG = Reply(errno.EIO, logging.CRITICAL)
 """Reply for anything that is not raised on purpose, which is always a bug."""
 
 
 def reply_for(exc: BaseException) -> Reply:
-    """Return the Reply of the nearest listed class, or BUG."""
+    """Return the Reply of the nearest listed class or of a shortage, or BUG."""
     for kind in type(exc).__mro__:
         if kind in REPLIES:
             return REPLIES[kind]
+    if isinstance(exc, MemoryError):
+        return SHORTAGES[errno.ENOMEM]
+    if isinstance(exc, OSError) and exc.errno in SHORTAGES:
+        return SHORTAGES[exc.errno]
     return BUG

@@ -1,7 +1,8 @@
 """Adapter between pyfuse3 and the vfs. The only module that raises FUSEError.
 
-pyfuse3 catches FUSEError and nothing else: any other exception ends its main loop and, with it,
-the mount. So every handler that can fail goes through @handler.
+pyfuse3 catches FUSEError and nothing else: after any other exception the request stays without an
+answer, and its caller waits for ever. So every handler goes through @handler, or handles
+its request within `unfailing`.
 """
 
 import errno
@@ -17,8 +18,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import pyfuse3
 import trio
 
+from stsfs import supervisor
 from stsfs.errors import DeadlineExceeded, StaleVersion, StsfsError, sole, without_frames
 from stsfs.fuse import errno_table
+from stsfs.supervisor import unfailing
 from stsfs.vfs.nodes import Directory, Node
 from stsfs.vfs.refusals import Refusals
 from stsfs.vfs.vfs import Vfs
@@ -87,9 +90,24 @@ def _answering(
         except pyfuse3.FUSEError:
             raise
         except Exception as exc:
-            raise self.refuse(fn.__name__, number, args, sole(exc)) from exc
+            raise _refusal(self, fn.__name__, number, args, sole(exc)) from exc
 
     return answer
+
+
+def _refusal(
+    operations: "Operations",
+    operation: str,
+    number: int,
+    args: tuple[Any, ...],
+    exc: BaseException,
+) -> pyfuse3.FUSEError:
+    """What `refuse` answers; EIO where that itself fails, so that the caller gets an answer."""
+    try:
+        return operations.refuse(operation, number, args, exc)
+    except Exception as bug:  # noqa: BLE001 - nobody else could answer the request
+        supervisor.BUGS.note(f"the refusal of {operation}", bug)
+        return pyfuse3.FUSEError(errno.EIO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +162,8 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """References given back. Cannot fail."""
         for inode, lookups in inode_list:
-            self._vfs.forget(inode, lookups)
+            with unfailing("a request of the kernel: forget"):
+                self._vfs.forget(inode, lookups)
 
     @handler
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
@@ -168,7 +187,8 @@ class Operations(pyfuse3.Operations):
 
     async def releasedir(self, fh: int) -> None:
         """End of a directory handle. Cannot fail."""
-        self._vfs.close_directory(fh)
+        with unfailing("a request of the kernel: releasedir"):
+            self._vfs.close_directory(fh)
 
     @handler
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
@@ -186,7 +206,8 @@ class Operations(pyfuse3.Operations):
 
     async def release(self, fh: int) -> None:
         """End of a file handle. Cannot fail."""
-        self._vfs.release(fh)
+        with unfailing("a request of the kernel: release"):
+            self._vfs.release(fh)
 
     async def flush(self, fh: int) -> None:
         """close(2) of a file that was only read."""
@@ -207,8 +228,10 @@ class Operations(pyfuse3.Operations):
         reply = errno_table.reply_for(exc)
         if reply.level > logging.DEBUG or log.isEnabledFor(logging.DEBUG):
             path = self._path(operation, number, args)
-            bug = exc if reply is errno_table.BUG else None
-            log.log(reply.level, "%s %s: %s", operation, path, exc, exc_info=bug)
+            if reply is errno_table.BUG and isinstance(exc, Exception):
+                supervisor.BUGS.note(f"{operation} {path}", exc)
+            else:
+                log.log(reply.level, "%s %s: %s", operation, path, exc)
             if reply.level > logging.DEBUG:
                 sentence, remedy = str(exc), ""
                 if isinstance(exc, StsfsError):

@@ -23,14 +23,12 @@ import pyfuse3
 import trio
 
 from stsfs.errors import FuseUnavailable, sole
+from stsfs.fuse.workers import WORKERS_MAX, return_buffers_to_the_system, workers
 
 log = logging.getLogger(__name__)
 
 MAX_BACKGROUND = 128
 """Read-ahead requests the kernel may have under way; its default of 12 starves random readers."""
-
-WORKERS_MAX = 256
-"""Requests handled at the same time. Each is a task, and waits for the network most of its life."""
 
 _FUSE_INIT = 26
 _FUSE_PARALLEL_DIROPS = 1 << 18
@@ -120,28 +118,23 @@ class Session:
 
     async def serve(self) -> None:
         """Answer requests until the mount is gone or `stop` is called."""
-        while True:
+        return_buffers_to_the_system()
+        with workers():
             try:
                 await pyfuse3.main(1, WORKERS_MAX)
             except Exception as exc:
-                # A caller killed between our waking up and our reading takes its request along:
-                # pyfuse3 gives up on EAGAIN. Requests under way are answered (see `handler`).
+                # Unmounted while we read, or given up through /sys/fs/fuse: both are the end, and
+                # only ENODEV counts as one for libfuse.
                 cause = sole(exc)
-                if isinstance(cause, OSError) and cause.errno == errno.EAGAIN:
-                    log.info("a request was withdrawn while it was being read")
-                    continue
-                if isinstance(cause, OSError) and cause.errno == errno.ECONNABORTED:
-                    # Unmounted while we read, or given up through /sys/fs/fuse: both are the end,
-                    # and only ENODEV counts as one for libfuse.
-                    log.info("the kernel has given the connection up")
-                    return
-                raise
-            return
+                if not isinstance(cause, OSError) or cause.errno != errno.ECONNABORTED:
+                    raise
+                log.info("the kernel has given the connection up")
 
     async def let_go(self) -> None:
         """Return when the kernel has given the connection up: unmounted, and no file open.
 
         `serve` notices only when the last request has been answered, for which nobody waits then.
+        Raises OSError where there is no descriptor left to wait with.
         """
         with select.epoll() as ended:
             ended.register(self._session_fd, 0)  # no requests: the end is reported always
@@ -153,13 +146,19 @@ class Session:
 
     async def unmount(self) -> None:
         """Take the mount away while it is still served; users of open files keep them for now."""
+        said = ""
         for flags in (["-u"], ["-u", "-z"]):
-            done = await trio.run_process(
-                ["fusermount3", *flags, "--", self.mount_path], check=False, capture_stderr=True
-            )
+            try:
+                done = await trio.run_process(
+                    ["fusermount3", *flags, "--", self.mount_path], check=False, capture_stderr=True
+                )
+            except OSError as exc:
+                said = f"fusermount3 cannot be run: {exc}"
+                continue
             if not done.returncode:
                 return
-        log.warning("unmounting: %s", done.stderr.decode(errors="replace").strip())
+            said = done.stderr.decode(errors="replace").strip()
+        log.warning("unmounting: %s", said)
 
     def stop(self) -> None:
         """Make `serve` return, after the requests under way."""

@@ -4,13 +4,16 @@ Setting extended attributes stays ENOSYS, as in `Operations`: the kernel says EN
 asks no more. An access list is set by the same request.
 """
 
+import contextlib
 import stat
 
 import pyfuse3
+import trio
 
 from stsfs.fuse.operations import Appearance, Operations, change_handler
 from stsfs.fuse.xattrs import XattrOperations
 from stsfs.rules.question import Operation
+from stsfs.supervisor import TaskPool, unfailing
 from stsfs.vfs.nodes import File, Node
 from stsfs.vfs.refusals import Refusals
 from stsfs.vfs.writing import AttributeChange, WritingVfs
@@ -24,13 +27,15 @@ SPECIAL_FILES: dict[int, Operation] = {
 
 
 class WriteOperations(Operations):
-    """Operations of a mount made with --rw."""
+    """Operations of a mount made with --rw. `run` must be running while requests are answered."""
 
     def __init__(
         self, vfs: WritingVfs, refusals: Refusals, appearance: Appearance, *, deadline_s: float
     ) -> None:
         super().__init__(vfs, refusals, appearance, deadline_s=deadline_s)
         self._writing = vfs
+        self._ends = TaskPool("released files")
+        self._ending: set[trio.Event] = set()
         self._file_mode = stat.S_IFREG | (0o666 & ~appearance.umask)
         self._directory_mode = stat.S_IFDIR | (0o777 & ~appearance.umask)
 
@@ -65,11 +70,34 @@ class WriteOperations(Operations):
         await self._writing.fsync(fh)
 
     async def release(self, fh: int) -> None:
-        """End of a file handle. Nobody hears of a failure: it is logged, and remembered."""
+        """End of a file handle; answered before its end has published what it has to.
+
+        Nobody waits for the answer but the kernel, which takes it for one of the MAX_BACKGROUND
+        requests that it has under way at most: slow ones would keep others from reading ahead.
+        """
+        ended = trio.Event()
+        self._ending.add(ended)
+        self._ends.start("close", self._end, fh, ended)
+
+    async def _end(self, fh: int, ended: trio.Event) -> None:
+        """The end of a file handle. A failure is logged, and remembered."""
         try:
-            await self.close(fh)
+            with contextlib.suppress(pyfuse3.FUSEError):
+                await self.close(fh)
         finally:
-            self._writing.release(fh)
+            with unfailing("the release of a file"):
+                self._writing.release(fh)
+            self._ending.discard(ended)
+            ended.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the ends of released files until cancelled."""
+        await self._ends.run(task_status=task_status)
+
+    async def until_ended(self) -> None:
+        """Return when the end of every released file has published what it had to."""
+        while self._ending:
+            await next(iter(self._ending)).wait()
 
     @change_handler
     async def close(self, fh: int) -> None:

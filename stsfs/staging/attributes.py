@@ -27,6 +27,7 @@ from stsfs.staging.attribute_rows import (
     is_broken,
     remove_database,
 )
+from stsfs.supervisor import unfailing
 
 log = logging.getLogger(__name__)
 
@@ -145,11 +146,13 @@ class AttributeIndex:
                 batch.append(self._waiting.get_nowait())
             is_open = None not in batch
             tasks = [each for each in batch if each is not None]
-            self._do_somehow(tasks)
+            with unfailing("modes and times that were set"):  # who asks must hear something
+                self._do_somehow(tasks)
             for task in tasks:
                 if isinstance(task, _Question) and not task.answer.done():
                     task.answer.set_result({})
-        self._end_connection()
+        with unfailing("the end of modes and times that were set"):
+            self._end_connection()
 
     def _do_somehow(self, tasks: Sequence[_Change | _Question]) -> None:
         """Do what was asked, in a new file if the old one is damaged, or not at all."""

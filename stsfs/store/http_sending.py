@@ -52,6 +52,11 @@ class Sending:
         """How much of the rest, at most, is the body's: its end."""
 
         self._failure: Exception | None = None
+        self._heard = trio.Event()
+        """Set, and replaced, whenever something has been read: TLS may get on then."""
+
+        self._wants_read = False
+        """TLS sends nothing before it has read something: keys are being exchanged."""
 
     async def run(self) -> int:
         """Send until the end, or until the server says something; how many bytes it has said.
@@ -91,7 +96,10 @@ class Sending:
                     await trio.lowlevel.checkpoint()
                     continue
                 with trio.CancelScope(deadline=trio.current_time() + STALL_S) as scope:
-                    await trio.lowlevel.wait_writable(self._sock)
+                    if self._wants_read:
+                        await self._heard.wait()
+                    else:
+                        await trio.lowlevel.wait_writable(self._sock)
                 if scope.cancelled_caught:
                     raise ConnectionBroken(f"nothing could be sent for {STALL_S:g} s")
             piece = await self._read()
@@ -102,11 +110,15 @@ class Sending:
 
     def _send_now(self, turn_bytes: int = 2 * PIECE_BYTES) -> bool:
         """Send what the socket takes, about turn_bytes at most; False when it takes no more."""
+        self._wants_read = False
         while self._rest and turn_bytes > 0:
             body_bytes = min(len(self._rest), self._piece_bytes)
             try:
                 count = self._sock.send(self._rest[: self._slice_bytes])
             except (BlockingIOError, ssl.SSLWantWriteError):
+                return False
+            except ssl.SSLWantReadError:
+                self._wants_read = True
                 return False
             self._rest = self._rest[count:]
             turn_bytes -= count
@@ -120,6 +132,8 @@ class Sending:
             try:
                 self._answer_bytes = self._sock.recv_into(self._answer)
             except (BlockingIOError, ssl.SSLWantReadError):
+                heard, self._heard = self._heard, trio.Event()
+                heard.set()
                 continue
             except OSError as exc:
                 self._failure = exc

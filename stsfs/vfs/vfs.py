@@ -11,7 +11,7 @@ import trio
 from cachetools import TTLCache
 
 from stsfs.cache.block_cache import BlockCache
-from stsfs.errors import SessionExpired, StaleVersion, StsfsError
+from stsfs.errors import IsADirectory, SessionExpired, StaleVersion, StsfsError
 from stsfs.store.object_store import ObjectVersion
 from stsfs.vfs.absent import AbsentNames
 from stsfs.vfs.listing import Listing
@@ -182,7 +182,7 @@ class Vfs:
         """
         file = self._tree.inodes.get(inode)
         if isinstance(file, Directory):
-            raise IsADirectoryError(path_of(file))
+            raise IsADirectory(f"{path_of(file)} is a directory.")
         if file.outdated:
             raise StaleVersion(f"{path_of(file)} was replaced or deleted.")
         version, confirmed = await self._version(file)

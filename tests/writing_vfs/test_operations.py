@@ -9,6 +9,7 @@ import pyfuse3
 import pytest
 import trio
 
+from stsfs import supervisor
 from stsfs.errors import AccessDenied, StoreFailure
 from stsfs.fuse.operations import Appearance
 from stsfs.fuse.write_operations import WriteOperations, WriteXattrOperations
@@ -31,8 +32,10 @@ def refusals():
 
 
 @pytest.fixture
-def operations(mount, refusals):
-    return WriteOperations(mount.vfs, refusals, APPEARANCE, deadline_s=DEADLINE_S)
+async def operations(mount, refusals, nursery):
+    made = WriteOperations(mount.vfs, refusals, APPEARANCE, deadline_s=DEADLINE_S)
+    await nursery.start(made.run)
+    return made
 
 
 def errno_of(raised):
@@ -57,6 +60,13 @@ async def create(operations, name=b"f", mode=0o100644, flags=WRITE):
     return info.fh, entry
 
 
+async def release(operations, handle):
+    """The end of a handle, and of what it publishes."""
+    await operations.release(handle)
+    await trio.testing.wait_all_tasks_blocked()
+    await operations.until_ended()
+
+
 async def test_a_file_is_made_written_and_closed(operations, store):
     handle, entry = await create(operations)
     assert (entry.st_size, entry.attr_timeout, entry.entry_timeout) == (0, 0, 0)
@@ -66,7 +76,7 @@ async def test_a_file_is_made_written_and_closed(operations, store):
     assert (written.st_size, written.st_blocks) == (len(DATA), 196)
     await operations.flush(handle)
     assert store.objects["f"].data == DATA
-    await operations.release(handle)
+    await release(operations, handle)
     closed = await operations.getattr(entry.st_ino, CALLER)
     assert closed.attr_timeout > 0
     assert closed.st_mtime_ns == written.st_mtime_ns
@@ -177,12 +187,37 @@ async def test_a_failed_close_is_an_errno_and_a_failed_release_is_remembered(
     with pytest.raises(pyfuse3.FUSEError) as raised:
         await operations.flush(handle)
     assert errno_of(raised) == "EACCES"
-    with pytest.raises(pyfuse3.FUSEError):
-        await operations.release(handle)
+    await release(operations, handle)
     refusal = refusals.of_path("/f")
     assert (refusal.operation, refusal.errno_name) == ("close", "EACCES")
     assert "may not write" in refusal.sentence
     assert mount.vfs.open_files == 0
+
+
+async def test_a_release_is_answered_before_its_end_has_published(
+    operations, store, mount, autojump_clock
+):
+    handle, _ = await create(operations)
+    await operations.write(handle, 0, DATA)
+    store.script("put", Fault(delay_s=1e6))
+    begun_s = trio.current_time()
+    await operations.release(handle)
+    assert trio.current_time() == begun_s
+    assert not store.objects
+    await operations.until_ended()
+    assert store.objects["f"].data == DATA
+    assert mount.vfs.open_files == 0
+
+
+async def test_a_bug_at_the_end_of_a_handle_ends_nothing_else(operations, mount, monkeypatch):
+    bugs = supervisor.BugLog()
+    monkeypatch.setattr(supervisor, "BUGS", bugs)
+    await release(operations, 4711)
+    assert bugs.count
+    handle, _ = await create(operations)
+    assert await operations.write(handle, 0, DATA) == len(DATA)
+    await operations.flush(handle)
+    await release(operations, handle)
 
 
 async def test_a_change_has_no_deadline_as_long_as_it_goes_on(operations, store, autojump_clock):
@@ -191,7 +226,7 @@ async def test_a_change_has_no_deadline_as_long_as_it_goes_on(operations, store,
     store.script("put", Fault(delay_s=100 * DEADLINE_S))
     await operations.flush(handle)
     assert store.objects["f"].data == DATA
-    await operations.release(handle)
+    await release(operations, handle)
 
 
 async def test_the_end_of_the_mount_leaves_changes_to_end_by_themselves(
@@ -204,7 +239,7 @@ async def test_the_end_of_the_mount_leaves_changes_to_end_by_themselves(
     await until(lambda: store.calls["put"])
     operations.cut_short()
     await until(lambda: store.objects)
-    await operations.release(handle)
+    await release(operations, handle)
 
 
 async def test_changes_can_be_given_up_and_stay_staged(operations, store, mount, autojump_clock):

@@ -16,6 +16,7 @@ from stsfs.cache.block_pool import Block, BlockPool
 from stsfs.cache.disk.disk_cache import DiskCache, Lost, Outcome, Piece, Work
 from stsfs.cache.disk.health import Health
 from stsfs.store.object_store import ObjectVersion
+from stsfs.supervisor import kept_running, unfailing
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class WriteBehind:
         async with trio.open_nursery() as nursery:
             # Not cancelled in the middle of a batch: its thread would go on with blocks of ours.
             writing = trio.CancelScope(shield=True)
-            nursery.start_soon(self._write_all, writing)
+            nursery.start_soon(self._write, writing)
             try:
                 with trio.move_on_after(OPEN_PATIENCE_S):
                     await self._opened.wait()
@@ -157,29 +158,33 @@ class WriteBehind:
         """A chunk is not what the index says."""
         self._lost.append(lost)
 
-    async def _write_all(self, scope: trio.CancelScope) -> None:
-        processors = IdleProcessors()
+    async def _write(self, scope: trio.CancelScope) -> None:
         with scope:
-            await self._open()
-            self._opened.set()
-            while not self._ending.is_set():
-                if not self._health.can_write:
-                    self._drop_all()
-                    with trio.move_on_after(RETRY_S):
-                        await self._ending.wait()
-                    await self._open()
-                elif not self._is_batch_full():
-                    with trio.move_on_after(GATHER_S):
-                        await self._is_urgent.wait()
-                begun_s = trio.current_time()
-                await self._write_batch()
-                if processors.idle_share() < IDLE_SHARE_MIN:
-                    with trio.move_on_after(BUSY_REST * (trio.current_time() - begun_s)):
-                        await self._ending.wait()
-            while self._queue and self._health.can_write:
-                await self._write_batch()
-            self._drop_all()
-        self._disk.close()
+            await kept_running("writer of the disk cache", self._write_all)
+        with unfailing("closing the disk cache"):
+            self._disk.close()
+
+    async def _write_all(self) -> None:
+        processors = IdleProcessors()
+        await self._open()
+        self._opened.set()
+        while not self._ending.is_set():
+            if not self._health.can_write:
+                self._drop_all()
+                with trio.move_on_after(RETRY_S):
+                    await self._ending.wait()
+                await self._open()
+            elif not self._is_batch_full():
+                with trio.move_on_after(GATHER_S):
+                    await self._is_urgent.wait()
+            begun_s = trio.current_time()
+            await self._write_batch()
+            if processors.idle_share() < IDLE_SHARE_MIN:
+                with trio.move_on_after(BUSY_REST * (trio.current_time() - begun_s)):
+                    await self._ending.wait()
+        while self._queue and self._health.can_write:
+            await self._write_batch()
+        self._drop_all()
 
     def _is_batch_full(self) -> bool:
         return self._queue_bytes >= BATCH_BYTES or len(self._pins) >= self._batch_blocks_max
