@@ -203,9 +203,8 @@ def test_a_full_disk_is_enospc_to_who_writes_and_nobody_else(
     folder.write("other", b"read me")
     live = mount(folder.syn_id, *RW, "--staging-dir", small_disk / "staging")
     live.allow_in_log("The disk of .* is full|'large' is incomplete")
-    stage.gate.faults.every_nth(
-        1, status=400, code="Odd", kinds=["MULTIPART", "PUT"]
-    )  # nothing goes ahead
+    # Nothing goes ahead.
+    stage.gate.faults.every_nth(1, status=400, code="Odd", kinds=["MULTIPART"])
     with open_to_write(live / "small", touched(MIB)) as small:
         with open_to_write(live / "large", b"") as large:
             assert refused(put_all, large, touched(100 * MIB)) == errno.ENOSPC
