@@ -395,16 +395,13 @@ class DirtyFile:
                     self._content.rest()
                 return self.closed
             self._end(is_kept=is_kept)
-            if is_kept:
-                self._content.rest()
-            else:
-                # Nobody finds it any more, so nobody would do this later.
-                with (
-                    trio.CancelScope(shield=True),
-                    logged("the staging file of %r stays behind", self.path),
-                ):
-                    await self._content.discard()
+        if is_kept:
+            self._content.rest()
             return True
+        # Nobody finds it any more, so nobody would do this later; nobody waits for it either.
+        with trio.CancelScope(shield=True), logged("the bytes of %r stay behind", self.path):
+            await self._content.discard()
+        return True
 
     def _may_end(self) -> bool:
         if self.detached:
