@@ -222,3 +222,15 @@ def test_a_conflict_is_uploaded_by_force_alone(host, folder, mount):
     done = recover(host, "--upload", "--force", listed(host)["f"]["id"])
     assert (done.returncode, objects(folder)) == (0, {"f": b"ours"}), done.stderr
     assert listed(host) == {}
+
+
+def test_a_mode_and_a_time_that_were_set_survive_a_kill_right_after(host, folder, mount):
+    live = mount(folder.syn_id, *RW)
+    for name in ("f", "g"):
+        (live / name).write_bytes(b"1")
+    os.chmod(live / "f", 0o604)
+    os.utime(live / "g", ns=(5_000_000_000, 1_000_000_007))
+    kill(live)
+    after = mount(folder.syn_id, *RW)
+    assert (after / "f").stat().st_mode & 0o777 == 0o604
+    assert (after / "g").stat().st_mtime_ns == 1_000_000_007
