@@ -94,6 +94,20 @@ def test_unmount_gives_up_waiting_where_nothing_gets_on(host, folder, live, busy
     assert objects(folder) == WHOLE
 
 
+def test_what_a_request_that_was_sent_anew_has_brought_to_s3_is_not_left(
+    host, folder, stage, mount
+):
+    """A server that is silent for half of the deadline is asked again, and that is the end of it:
+    the first request is held still, and unmounting is as certain as S3 is."""
+    live = mount(folder.syn_id, *RW, "--deadline", "2")
+    held = stage.gate.faults.hold("request", kinds=["PUT"])
+    write(live / "f", b"whole")
+    assert objects(folder) == {"f": b"whole"}
+    unmounted(live)
+    assert left_in(host) == {}
+    held.let_go(goes_on=False)
+
+
 def test_unmount_of_a_mount_whose_record_is_lost_says_what_has_not_reached_s3(
     host, folder, live, busy
 ):
