@@ -88,7 +88,8 @@ def recover(
     A LOCATION (syn12345, s3://bucket/prefix), a path in what was mounted, or the IDs of the list
     say which; without any, all. The next mount of a location uploads by itself what is whole.
     Half-written files are uploaded only where their ID is named. Saved files stay in the list until
-    they are uploaded or discarded.
+    they are uploaded or discarded. Every staging directory that mounts of yours have used is looked
+    at; one that cannot be is named, and the exit code is not 0 then.
     """
     if sum((upload, save is not None, discard)) > 1 or (as_json and (upload or save or discard)):
         raise BadArgument("--upload, --save, --discard and --json exclude each other.")

@@ -57,10 +57,13 @@ def remember(named: Path) -> None:
 def forget_if_unused(named: Path) -> None:
     """Remove the note where nothing lies there, and no process uses it. Blocks; raises nothing."""
     for path in _files():
-        with contextlib.suppress(OSError, StsfsError), _locked(path):
+        with contextlib.suppress(OSError, StsfsError):
+            if not path.exists():
+                continue
             # With the list locked: a mount makes its directory there first, and adds its line then.
-            if is_unused(named):
-                _remove(path, named)
+            with _locked(path):
+                if named in _read(path)[0] and is_unused(named):
+                    _remove(path, named)
 
 
 def forget(named: Path) -> None:
