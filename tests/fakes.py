@@ -25,6 +25,7 @@ class Stored:
     storage_class: str = "STANDARD"
     traits: Traits = field(default_factory=Traits)
     write_id: str = ""
+    modified_unix_s: float = MODIFIED_UNIX_S
 
 
 @dataclass
@@ -140,7 +141,7 @@ class MemoryStore:
         shown = list(found.items())[:keys_max]
         more = len(found) > keys_max
         objects = [
-            ListedObject(name, o.etag, len(o.data), MODIFIED_UNIX_S, o.storage_class)
+            ListedObject(name, o.etag, len(o.data), o.modified_unix_s, o.storage_class)
             for name, o in shown
             if o is not None
         ]

@@ -195,6 +195,53 @@ def test_mount_options_are_converted_alike_and_long_options_win(parsed):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "environment", "rw"),
+    [
+        ([], {}, False),
+        (["-o", "defaults"], {}, False),
+        (["--rw"], {}, True),
+        (["-o", "write"], {}, True),
+        (["-o", "rw"], {}, True),
+        (["-o", "ro"], {}, False),
+        (["-o", "ro"], {"STSFS_MOUNT_RW": "1"}, False),
+        ([], {"STSFS_MOUNT_RW": "1"}, True),
+    ],
+)
+def test_a_mount_is_read_only_unless_somebody_asks_for_more(parsed, arguments, environment, rw):
+    assert parsed(*arguments, **environment).rw is rw
+
+
+@pytest.mark.parametrize("arguments", [["--rw", "-o", "ro"], ["-o", "ro,write"], ["-o", "rw,ro"]])
+def test_read_only_and_writing_contradict_each_other(stsfs, tmp_path, arguments):
+    result = stsfs("mount", "syn1", str(tmp_path), *arguments)
+    assert result.exit_code == 2
+    assert "contradict" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--verify=on-full-read", "--rw"], {}),
+        (["--verify=on-full-read", "--view=keys"], {}),
+        (["-o", "verify=on-full-read,write"], {}),
+        (["--rw"], {"STSFS_MOUNT_VERIFY": "on-full-read"}),
+        (["-o", "acl=private"], {}),
+        ([], {"STSFS_MOUNT_FSYNC": "s3"}),
+        (["--staging-dir=/nowhere"], {}),
+        (["--cache-size=1GiB"], {}),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused_wherever_it_is_given(
+    stsfs, tmp_path, monkeypatch, arguments, environment
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = stsfs("mount", "syn1", str(tmp_path / "m"), *arguments)
+    assert result.exit_code == 2
+    assert " needs " in result.stderr
+
+
+@pytest.mark.parametrize(
     ("text", "locations"),
     [
         ("syn1", ["syn1"]),

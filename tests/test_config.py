@@ -5,8 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stsfs.cli.mount_options import parse_mount_options
-from stsfs.daemon.config import GIB, KIB, MIB, MountConfig, format_size, parse_size
+from stsfs.cli.mount import mount
+from stsfs.cli.mount_options import from_mount, parse_mount_options
+from stsfs.daemon.config import (
+    ENTITIES,
+    GIB,
+    KIB,
+    MIB,
+    NEEDS,
+    MountConfig,
+    format_size,
+    parse_size,
+)
 from stsfs.errors import BadArgument
 
 KNOWN = {"uid": True, "umask": True, "allow_other": False, "endpoint_url": True, "rw": False}
@@ -52,6 +62,48 @@ def test_what_cannot_be_right_is_refused_with_the_name_of_the_option(changes, wo
     with pytest.raises(BadArgument) as raised:
         config(**changes)
     assert words in str(raised.value)
+
+
+ASKED = {
+    "staging_dir": Path("/s"),
+    "fsync": "s3",
+    "conditional_writes": "on",
+    "acl": "private",
+    "rename_limit": 3,
+    "cache_bytes": GIB,
+    "as_of": "2026-01-01",
+    "index_view": "syn2",
+    "outside": "refuse",
+    "verify": "on-full-read",
+}
+GIVEN = {
+    "--rw": {"rw": True, "staging_dir": Path("/s")},
+    "--cache-dir": {"cache_dir": Path("/c")},
+    ENTITIES: {"view": "entities"},
+}
+LACKING = {"--rw": {}, "--cache-dir": {}, ENTITIES: {"view": "keys"}}
+
+
+@pytest.mark.parametrize("need", NEEDS, ids=lambda need: need.field)
+def test_an_option_that_would_do_nothing_is_refused_with_what_it_needs(need):
+    asked = {need.field: ASKED[need.field]}
+    with pytest.raises(BadArgument) as raised:
+        config(**LACKING[need.of], **asked)
+    assert f"{need.option} needs {need.of}" in raised.value.sentence
+    assert need.option in raised.value.remedy
+    assert getattr(config(**{**GIVEN[need.of], **asked}), need.field) == ASKED[need.field]
+
+
+@pytest.mark.parametrize("need", [each for each in NEEDS if each.of == ENTITIES], ids=str)
+def test_what_needs_entities_is_refused_for_writing_because_that_shows_keys(need):
+    with pytest.raises(BadArgument, match=r"--rw|Writing is for the keys view"):
+        config(rw=True, staging_dir=Path("/s"), **{need.field: ASKED[need.field]})
+
+
+def test_the_table_of_needs_is_about_options_of_mount():
+    options = {name for param in mount.params for name in param.opts}
+    assert {need.option for need in NEEDS} <= options
+    assert {need.add.split()[0] for need in NEEDS} <= options
 
 
 def test_debug_wins_over_the_log_level():
@@ -107,7 +159,7 @@ def test_mount_options_are_read_by_the_names_of_the_long_ones():
 
 def test_generic_options_of_fstab_are_dropped():
     generic = (
-        "ro,_netdev,nofail,noauto,user,users,exec,noexec,nosuid,nodev,noatime,defaults,"
+        "_netdev,nofail,noauto,user,users,exec,noexec,nosuid,nodev,noatime,defaults,"
         "x-systemd.automount,x-systemd.requires=a.service,X-mount.mkdir,comment=x,async"
     )
     assert parse_mount_options([generic], KNOWN) == {}
@@ -126,3 +178,38 @@ def test_generic_options_of_fstab_are_dropped():
 def test_mount_options_that_cannot_be_right_are_refused(text, words):
     with pytest.raises(BadArgument, match=words):
         parse_mount_options([text], KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("texts", "rw"),
+    [
+        ([""], None),
+        (["defaults"], None),
+        (["ro"], "false"),
+        (["rw"], "true"),
+        (["write"], "true"),
+        (["rw,write", "rw"], "true"),
+    ],
+)
+def test_mount_options_say_whether_to_write(texts, rw):
+    assert parse_mount_options(texts, KNOWN).get("rw") == rw
+
+
+@pytest.mark.parametrize("texts", [["ro,rw"], ["rw", "ro"], ["write,ro"]])
+def test_mount_options_that_contradict_each_other_are_refused(texts):
+    with pytest.raises(BadArgument, match="contradict"):
+        parse_mount_options(texts, KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("passed", "meant"),
+    [
+        ("rw", ""),
+        ("rw,noexec,user,uid=7", "noexec,user,uid=7"),
+        ("rw,write,fsync=s3", "write,fsync=s3"),
+        ("ro,write,uid=7", "ro,uid=7"),
+        ("ro,uid=7,write,staging-dir=/s,staging_dir=/s,fsync=s3", "ro,uid=7"),
+    ],
+)
+def test_mount_passes_rw_wherever_nobody_has_said_ro_and_so_it_means_nothing(passed, meant):
+    assert from_mount(passed) == meant

@@ -31,6 +31,20 @@ def test_what_mount_passes_on(call):
     ]
 
 
+@pytest.mark.parametrize("options", ["rw", "rw,write,ro", "ro", "ro,rw,write,acl=private"])
+def test_a_mount_is_read_only_unless_its_options_have_a_word_of_their_own(call, options):
+    (words,) = call("syn1", "/m", "-o", options)
+    assert "write" not in ",".join(words).split(",")
+    assert "rw" not in ",".join(words).split(",")
+    assert "--rw" not in words
+
+
+def test_the_word_for_writing_is_passed_on(call):
+    assert call("syn1", "/m", "-o", "rw,write,nofail") == [
+        ["mount", "-o", "write,nofail", "--", "syn1", "/m"]
+    ]
+
+
 def test_several_locations_are_one_field(call):
     assert call("syn1,syn2", "/m") == [["mount", "--", "syn1,syn2", "/m"]]
     assert locations_of(call("syn1,syn2", "/m")[0][2:3]) == ("syn1", "syn2")

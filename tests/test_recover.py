@@ -3,22 +3,16 @@
 import json
 import os
 import stat
-from contextlib import asynccontextmanager
-from types import SimpleNamespace
 
 import pytest
-from click.testing import CliRunner
 
-from stsfs.cli.main import main
 from stsfs.cli.recover_view import state
-from stsfs.daemon import recovering
 from stsfs.errors import NoSynapseToken
-from stsfs.location.location import Location
 from stsfs.staging.directory import StagingDirectory
 from stsfs.staging.left import part_of_user, what_is_left
 from stsfs.staging.record import BaseVersion
 from stsfs.store.object_store import Expected
-from tests.fakes import MemoryStore
+from tests.recover_stage import bucket_in_place_of_all, own_directories, run_recover
 from tests.schemas import checked
 from tests.staging_fakes import LOCATION, record
 from tests.test_staging_directory import die, leave, leave_move, move_record
@@ -28,41 +22,17 @@ BASE_TEXT = bytes(range(100))
 
 @pytest.fixture
 def named(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("COLUMNS", "200")
-    return tmp_path / "state" / "stsfs" / "staging"
+    return own_directories(monkeypatch, tmp_path)
 
 
 @pytest.fixture
 def recover(named):
-    """Run the command in this process."""
-    return lambda *arguments: CliRunner().invoke(main, ["recover", *map(str, arguments)])
-
-
-class Bucket:
-    """What is opened in place of the location of a record."""
-
-    def __init__(self):
-        self.store = MemoryStore()
-        self.opened = []
-        self.trouble = None
-
-    @asynccontextmanager
-    async def open(self, kept, options):
-        self.opened.append((kept.label, options))
-        if self.trouble is not None:
-            raise self.trouble
-        location = Location(kept.label, "bucket", "base", endpoint_url=kept.endpoint_url)
-        yield SimpleNamespace(store=self.store, location=location, location_id=1)
+    return run_recover
 
 
 @pytest.fixture
 def bucket(monkeypatch):
-    made = Bucket()
-    monkeypatch.setattr(recovering, "opened", made.open)
-    monkeypatch.setattr("stsfs.daemon.saving.opened", made.open)
-    monkeypatch.setattr(recovering, "object_writer", lambda place, **_options: place.store.writer)
-    return made
+    return bucket_in_place_of_all(monkeypatch)
 
 
 def over_base(bucket, **changes):
@@ -102,9 +72,16 @@ def test_a_newcomer_is_told_what_there_is_and_what_to_do(named, recover):
 
 
 def test_where_nothing_is_left_it_says_so(named, recover):
-    assert "has reached S3" in recover().stdout
+    assert "nothing that is left" in recover().stdout
+    StagingDirectory.open(named).close()
+    told = recover()
+    assert (told.exit_code, told.stdout.splitlines()) == (
+        0, ["Everything that was written has reached S3. Nothing is left in", f"    {named}"],
+    )  # fmt: skip
     leave(named)
-    assert "has reached S3" in recover("syn999").stdout
+    told = recover("syn999").stdout
+    assert "Nothing of what was asked about is left" in told
+    assert "Everything" not in told
 
 
 def test_scripts_get_all_of_it(named, recover):
@@ -115,7 +92,9 @@ def test_scripts_get_all_of_it(named, recover):
     first, *rest = checked("recover", recover("--json").stdout)["left"]
     assert (first["path"], first["state"], first["location"]) == ("dir/file", "closed", "syn123")
     assert {each["state"] for each in rest} == {"damaged", "copying"}
-    assert checked("recover", recover("--json", "syn999").stdout) == {"left": []}
+    assert checked("recover", recover("--json", "syn999").stdout) == {
+        "left": [], "looked_at": [str(named)], "troubles": [],
+    }  # fmt: skip
 
 
 def test_another_staging_directory_can_be_named(named, recover, tmp_path):

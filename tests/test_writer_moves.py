@@ -1,6 +1,7 @@
 """Renames in S3: another client in between, failures at each step, a process that dies."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -241,6 +242,35 @@ async def test_recovery_removes_nothing_that_others_have_put_there_or_left_alone
         assert {f"base/a/{name}", f"base/b/{name}"} & set(before) == set() or (
             {f"base/a/{name}", f"base/b/{name}"} & set(after)
         )
+
+
+async def test_recovery_keeps_the_source_of_a_copy_that_was_replaced_since(scene):
+    """Who saw both names and wrote to the new one has the old bytes at the old one only."""
+    put_tree(scene)
+    scene.script("delete", Fault(Killed()))
+    with killed():
+        await scene.move_tree()
+    old = next(key for key in scene.store.objects if key.startswith("base/a/"))
+    new = old.replace("base/a/", "base/b/")
+    scene.store.put(new, b"theirs")
+    (sentence,) = (await scene.recovered()).moves
+    assert "1 objects stay at the old place" in sentence
+    assert scene.names() == {**moved(TREE), old: TREE[old], new: b"theirs"}
+
+
+@pytest.mark.parametrize("method", ["copy", "delete"])
+async def test_recovery_keeps_a_source_that_was_made_anew_with_the_same_bytes(scene, method):
+    """The ETag of equal bytes is equal; the store's clock tells the object from the old one."""
+    source = scene.store.put("base/a", b"abc")
+    scene.script(method, Fault(Killed(), happened=True))
+    with killed():
+        await scene.mover.move_object(source, "base/b", **SMALL)
+    scene.store.put("base/a", b"abc")
+    again = scene.store.objects["base/a"]
+    later_s = again.modified_unix_s + 10
+    scene.store.objects["base/a"] = replace(again, modified_unix_s=later_s)
+    await scene.recovered()
+    assert scene.names() == {"base/a": b"abc", "base/b": b"abc"}
 
 
 async def test_trouble_during_recovery_leaves_the_move_to_the_next_mount(scene):

@@ -10,7 +10,7 @@ import click
 
 from stsfs.cli import mounted
 from stsfs.cli.location_options import location_options, locations_of
-from stsfs.cli.mount_options import parse_mount_options
+from stsfs.cli.mount_options import contradiction, parse_mount_options
 from stsfs.cli.reporting import remember_debug
 from stsfs.cli.write_options import write_options
 from stsfs.daemon import mountinfo, runtime_dir
@@ -193,7 +193,7 @@ _FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
     "mount_options",
     multiple=True,
     metavar="OPT[=VAL],...",
-    help="The same options in the manner of fstab: uid=1000,allow_other,_netdev.",
+    help="The same options in the manner of fstab: uid=1000,allow_other,_netdev,ro.",
 )
 @click.pass_context
 def mount(ctx: click.Context, /, mount_options: tuple[str, ...], **options: Any) -> None:
@@ -235,7 +235,8 @@ def make_config(options: dict[str, Any]) -> MountConfig:
         mount_path=mount_path,
         foreground=options["foreground"],
         rw=options["rw"],
-        staging_dir=options["staging_dir"] or runtime_dir.staging_root(),
+        staging_dir=options["staging_dir"]
+        or (runtime_dir.staging_root() if options["rw"] else None),
         conditional_writes=options["conditional_writes"],
         acl=options["acl"],
         fsync=options["fsync"],
@@ -282,11 +283,18 @@ def _from_mount_options(ctx: click.Context, texts: tuple[str, ...]) -> dict[str,
     }
     takes_value = {str(name): not option.is_flag for name, option in parameters.items()}
     values = parse_mount_options(texts, takes_value)
+    if values.get("rw") == "false" and _is_typed(ctx, "rw"):
+        raise contradiction()
     return {
         name: parameters[name].type_cast_value(ctx, value)
         for name, value in values.items()
-        if ctx.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE
+        if not _is_typed(ctx, name)
     }
+
+
+def _is_typed(ctx: click.Context, name: str) -> bool:
+    """Whether the long option itself was given, and no variable."""
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 def _serve_in_foreground(config: MountConfig, manager: ServiceManager, claim: Claim) -> int:

@@ -4,6 +4,7 @@ import getopt
 import sys
 
 from stsfs.cli.main import main as stsfs
+from stsfs.cli.mount_options import from_mount
 
 _SHORT_OPTIONS = "fnsvN:o:t:"
 """As mount(8) says under EXTERNAL HELPERS."""
@@ -14,7 +15,8 @@ USAGE = "usage: mount.stsfs LOCATION DIR [-fnsv] [-N NAMESPACE] [-o OPTIONS] [-t
 def main() -> None:
     """Run `stsfs mount LOCATION DIR -o OPTIONS`; exit codes are those of that command.
 
-    With -f nothing is mounted. The other words of mount(8) have no meaning here.
+    The mount is read-only unless OPTIONS have the word `write`. With -f nothing is mounted. The
+    other words of mount(8) have no meaning here.
     """
     try:
         options, places = getopt.gnu_getopt(sys.argv[1:], _SHORT_OPTIONS)
@@ -22,7 +24,8 @@ def main() -> None:
         sys.exit(_usage(str(exc)))
     if len(places) != 2:
         sys.exit(_usage("two arguments are needed"))
-    given = [word for name, value in options if name == "-o" for word in (name, value)]
+    text = ",".join(value for name, value in options if name == "-o")
+    given = ["-o", words] if (words := from_mount(text)) else []
     if ("-f", "") in options:
         return
     stsfs(["mount", *given, "--", *places], prog_name="stsfs")

@@ -2,7 +2,9 @@
 
 import json
 import re
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +12,12 @@ import click
 
 from stsfs.cli import recover_view
 from stsfs.cli.location_options import location_options
-from stsfs.daemon import locks, mountinfo
+from stsfs.daemon import locks, mountinfo, staging_dirs
 from stsfs.daemon.config import PlaceOptions
 from stsfs.daemon.core_dumps import keep_memory_out_of_core_files
-from stsfs.daemon.runtime_dir import staging_root
-from stsfs.errors import BadArgument, joined
+from stsfs.errors import BadArgument, StagingFailure, joined
 from stsfs.location.parse import parse_target
-from stsfs.staging.left import Left, LeftBehind, what_is_left
+from stsfs.staging.left import Left, LeftBehind
 
 if TYPE_CHECKING:
     from stsfs.daemon.recovering import Done
@@ -25,15 +26,49 @@ _DIRECTORY = click.Path(file_okay=False, resolve_path=True, path_type=Path)
 _ID = re.compile(r"[0-9a-f]{12}")
 
 
+_UNITS_S = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+class Age(click.ParamType[float]):
+    """`30d` on the command line, seconds inside."""
+
+    name = "age"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Seconds."""
+        if isinstance(value, int | float):
+            return value
+        match = re.fullmatch(r"(\d{1,6})([mhdw])", value.strip())
+        if match is None:
+            self.fail(f"{value!r} is not an age such as 12h, 30d or 8w.", param, ctx)
+        return float(match[1]) * _UNITS_S[match[2]]
+
+
 @click.command()
 @click.argument("what", nargs=-1, metavar="[LOCATION|DIR|ID]...")
 @click.option("--upload", is_flag=True, help="Put it into S3, unless somebody else changed it.")
 @click.option("--force", is_flag=True, help="With --upload: replace whatever is there.")
 @click.option("--save", metavar="DIR", type=_DIRECTORY, help="Write the files below DIR.")
 @click.option("--discard", is_flag=True, help="Give up the named IDs for ever.")
+@click.option(
+    "--older-than",
+    type=Age(),
+    metavar="AGE",
+    help="Only what was last changed so long ago: 12h, 30d, 8w; with --discard, in place of IDs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The list as one JSON object, for scripts.")
 @click.option(
-    "--staging-dir", type=_DIRECTORY, help="What was given to the mount.  [default: as there]"
+    "--staging-dir",
+    type=_DIRECTORY,
+    help="Look at this directory alone.  [default: at all that mounts of yours have used]",
+)
+@click.option(
+    "--forget-dir",
+    type=_DIRECTORY,
+    metavar="DIR",
+    help="Look no more at a directory that is gone for good.",
 )
 @location_options
 def recover(
@@ -42,8 +77,10 @@ def recover(
     force: bool,
     save: Path | None,
     discard: bool,
+    older_than: float | None,
     as_json: bool,
     staging_dir: Path | None,
+    forget_dir: Path | None,
     **who: Any,
 ) -> None:
     """List what was written to mounts and has not reached S3; with an option, do something with it.
@@ -51,38 +88,55 @@ def recover(
     A LOCATION (syn12345, s3://bucket/prefix), a path in what was mounted, or the IDs of the list
     say which; without any, all. The next mount of a location uploads by itself what is whole.
     Half-written files are uploaded only where their ID is named. Saved files stay in the list until
-    they are uploaded or discarded.
+    they are uploaded or discarded. Every staging directory that mounts of yours have used is looked
+    at; one that cannot be is named, and the exit code is not 0 then.
     """
     if sum((upload, save is not None, discard)) > 1 or (as_json and (upload or save or discard)):
         raise BadArgument("--upload, --save, --discard and --json exclude each other.")
     if force and not upload:
         raise BadArgument("--force is for --upload.")
-    if discard and not (what and all(map(_ID.fullmatch, what))):
+    if discard and older_than is None and not (what and all(map(_ID.fullmatch, what))):
         raise BadArgument(
-            "--discard gives bytes up for ever, and so it wants the IDs.",
+            "--discard gives bytes up for ever, and so it wants the IDs, or --older-than.",
             remedy="See the list that `stsfs recover` prints.",
         )
-    named = staging_dir or staging_root()
-    found = _chosen(_listed(named, is_default=staging_dir is None), what)
+    if forget_dir is not None:
+        staging_dirs.forget(forget_dir)
+    looked = staging_dirs.look() if staging_dir is None else staging_dirs.look_at(staging_dir)
+    for trouble in looked.troubles:
+        click.echo(f"stsfs: {trouble}", err=True)
+    found = _chosen(looked.left, what)
+    if older_than is not None:
+        latest_unix_s = time.time() - older_than
+        found = [each for each in found if each.changed_unix_s <= latest_unix_s]
     if as_json:
-        click.echo(json.dumps({"left": [recover_view.record(each) for each in found]}, indent=2))
+        click.echo(json.dumps(recover_view.answer(found, looked), indent=2))
     elif upload or discard or save is not None:
         ids = {each for each in what if _ID.fullmatch(each)}
         found = _usable(found, ids, upload=upload, saving=save is not None)
-        _act(found, named, _options(**who), force=force, save=save, discard=discard)
-    elif not found:
-        click.echo("Everything that was written has reached S3.")
+        _act(found, _options(**who), force=force, save=save, discard=discard)
     else:
+        _print(found, looked)
+    for named in looked.directories:
+        staging_dirs.forget_if_unused(named)
+    if looked.troubles:
+        raise StagingFailure(
+            "It is not known whether everything that was written has reached S3.",
+            remedy="Mount the disk that belongs there; if it is gone for good:"
+            " `stsfs recover --forget-dir DIR`.",
+        )
+
+
+def _print(found: Sequence[Left], looked: staging_dirs.Looked) -> None:
+    if found:
         from stsfs.cli.tables import console
 
         console().print(recover_view.table(found))
         for line in recover_view.advice(found):
             click.echo(line)
-
-
-def _listed(named: Path, *, is_default: bool) -> Sequence[Left]:
-    """All that is left; nothing was ever staged where the default directory is not there."""
-    return [] if is_default and not named.is_dir() else what_is_left(named)
+        return
+    for line in recover_view.nothing(looked):
+        click.echo(line)
 
 
 def _chosen(found: Sequence[Left], what: Sequence[str]) -> list[Left]:
@@ -163,9 +217,8 @@ def _options(**who: Any) -> PlaceOptions:
 
 
 def _act(
-    found: Sequence[Left], named: Path, options: PlaceOptions, *, force: bool, save: Path | None,
-    discard: bool,
-) -> None:  # fmt: skip
+    found: Sequence[Left], options: PlaceOptions, *, force: bool, save: Path | None, discard: bool
+) -> None:
     """Do it, and say what came of each; ends with the error of the first that went wrong."""
     if not found:
         click.echo("There is nothing to do.")
@@ -181,18 +234,20 @@ def _act(
         files = [each for each in found if isinstance(each, LeftBehind)]
         _end(trio.run(saving.save, files, save, options, _tell))
         return
-    staging = StagingDirectory.open(named)
-    try:
-        if discard:
-            done = recovering.discard(found, staging, _tell)
-        else:
-
-            async def run() -> "list[Done]":
-                return await recovering.upload(found, staging, options, _tell, force=force)
-
-            done = trio.run(run)
-    finally:
-        staging.close()
+    done: list[Done] = []
+    by_directory: dict[Path, list[Left]] = {}
+    for each in found:
+        by_directory.setdefault(staging_dirs.staging_dir_of(each), []).append(each)
+    for named, group in by_directory.items():
+        staging = StagingDirectory.open(named)
+        try:
+            if discard:
+                done += recovering.discard(group, staging, _tell)
+            else:
+                upload = partial(recovering.upload, group, staging, options, _tell, force=force)
+                done += trio.run(upload)
+        finally:
+            staging.close()
     _end(done)
 
 

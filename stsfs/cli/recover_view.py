@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stsfs.daemon.config import format_size
-from stsfs.staging.left import Left, LeftMove
+from stsfs.daemon.staging_dirs import Looked, staging_dir_of
+from stsfs.staging.left import Left, LeftBehind, LeftMove
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,7 +24,7 @@ _MOVES = {
 }
 
 
-def table(found: "Sequence[Left]") -> "Table":
+def table(found: Sequence[Left]) -> "Table":
     """All that is left, oldest first."""
     from rich.text import Text
 
@@ -41,7 +43,7 @@ def table(found: "Sequence[Left]") -> "Table":
     return rows
 
 
-def advice(found: "Sequence[Left]") -> Iterator[str]:
+def advice(found: Sequence[Left]) -> Iterator[str]:
     """What a person can do next."""
     mine = [each for each in found if each.owner.state != "living" or is_conflict(each)]
     yield ""
@@ -58,9 +60,45 @@ def advice(found: "Sequence[Left]") -> Iterator[str]:
         yield "    stsfs recover --upload --force ID"
     if any(isinstance(each, LeftMove) for each in mine):
         yield "A rename that was cut short is finished or undone by the same."
+    yield from _room(found)
     yield "To have the files in a directory, or to give one up for ever:"
     yield "    stsfs recover --save DIR [ID]..."
     yield "    stsfs recover --discard ID..."
+    yield "Nothing is given up by itself, however old it is. All that is old at once:"
+    yield "    stsfs recover --discard --older-than 30d"
+
+
+def nothing(looked: Looked) -> Iterator[str]:
+    """That nothing is left of what was asked about, as far as anybody has looked."""
+    if not looked.directories:
+        yield "No staging directory of yours is known, and so nothing that is left."
+        return
+    if looked.troubles or looked.left:
+        yield "Nothing of what was asked about is left in"
+    else:
+        yield "Everything that was written has reached S3. Nothing is left in"
+    for named in looked.directories:
+        yield f"    {named}"
+
+
+def answer(found: Sequence[Left], looked: Looked) -> dict[str, Any]:
+    """What `--json` prints."""
+    return {
+        "left": [record(each) for each in found],
+        "looked_at": [str(each) for each in looked.directories],
+        "troubles": looked.troubles,
+    }
+
+
+def _room(found: Sequence[Left]) -> Iterator[str]:
+    """What it takes on the disk, by staging directory."""
+    stored: dict[Path, int] = {}
+    for each in found:
+        if isinstance(each, LeftBehind):
+            named = staging_dir_of(each)
+            stored[named] = stored.get(named, 0) + each.stored_bytes
+    for named, stored_bytes in stored.items():
+        yield f"These files take {format_size(stored_bytes)} of the disk in {named}"
 
 
 def name(left: Left) -> str:

@@ -1,5 +1,6 @@
 """What was asked of a mount, or of a command: typed, complete and within sensible limits."""
 
+import dataclasses
 import math
 import os
 import re
@@ -72,6 +73,65 @@ def format_size(size_bytes: float) -> str:
     return f"{size_bytes / KIB**exponent:.1f} {units[exponent - 1]}"
 
 
+ENTITIES = "the entities view"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """An option that does something only beside something else."""
+
+    option: str
+    field: str
+    """Of MountConfig; it is asked for where it differs from its default there."""
+
+    of: str
+    """An option, or ENTITIES."""
+
+    @property
+    def add(self) -> str:
+        """What to write on the command line, to have what is needed."""
+        return "--view entities" if self.of == ENTITIES else self.of
+
+
+NEEDS = (
+    Need("--staging-dir", "staging_dir", "--rw"),
+    Need("--fsync", "fsync", "--rw"),
+    Need("--conditional-writes", "conditional_writes", "--rw"),
+    Need("--acl", "acl", "--rw"),
+    Need("--rename-limit", "rename_limit", "--rw"),
+    Need("--cache-size", "cache_bytes", "--cache-dir"),
+    Need("--as-of", "as_of", ENTITIES),
+    Need("--index-view", "index_view", ENTITIES),
+    Need("--outside", "outside", ENTITIES),
+    Need("--verify", "verify", ENTITIES),
+)
+"""An option that would silently do nothing is refused, wherever it was given.
+
+The options that say who asks (`--profile`, `--token-file` ...) are not among them: they are meant
+for whatever is asked, and a mount may have locations of several kinds.
+"""
+
+
+def check_needs(
+    config: "PlaceOptions", lacking: str, *, why: str = "", remedy: str | None = None
+) -> None:
+    """Refuse the options that do nothing without what is lacking (see `Need.of`).
+
+    why follows that in the sentence. Raises BadArgument.
+    """
+    defaults = {each.name: each.default for each in dataclasses.fields(config)}
+    for need in NEEDS:
+        if need.of != lacking or need.field not in defaults:
+            continue
+        if getattr(config, need.field) == defaults[need.field]:
+            continue
+        default = f"Add {need.add}, or leave {need.option} out."
+        raise BadArgument(
+            f"{need.option} needs {need.of}{why}.",
+            remedy=default if remedy is None else f"Leave {need.option} out{remedy}.",
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceOptions:
     """Where data are, who asks, and what is shown of them: of a mount, and of commands without one.
@@ -141,7 +201,7 @@ class MountConfig(PlaceOptions):
     foreground: bool = False
 
     staging_dir: Path | None = None
-    """Where what is being written lies until S3 has it; set where rw is."""
+    """Where what is being written lies until S3 has it; set where rw is, and only there."""
 
     conditional_writes: ConditionalWrites = "auto"
     """auto: for AWS itself, and nowhere else."""
@@ -190,6 +250,18 @@ class MountConfig(PlaceOptions):
             raise BadArgument(f"--umask is {self.umask:o}; it must lie between 0 and 777 (octal).")
         _check_range("--read-ahead-kib", self.read_ahead_kib, 0, 64 * KIB, "KiB")
         self._check_sizes()
+        self._check_needs()
+
+    def _check_needs(self) -> None:
+        """What is certain before anybody is asked; `opening` checks the rest."""
+        if not self.rw:
+            check_needs(self, "--rw")
+        if self.cache_dir is None:
+            check_needs(self, "--cache-dir")
+        if self.rw:
+            check_needs(self, ENTITIES, why=", and --rw shows keys", remedy=", or --rw")
+        elif self.view == "keys":
+            check_needs(self, ENTITIES, why=", and --view keys was given", remedy=", or --view")
 
     def _check_writing(self) -> None:
         _check_range("--rename-limit", self.rename_limit, 1, 1_000_000)

@@ -30,6 +30,9 @@ class MountEntry:
     owner_uid: int | None = None
     """Who mounted it; None for what is not FUSE."""
 
+    is_read_only: bool = False
+    """Whether the kernel itself refuses every change through it."""
+
     @property
     def is_stsfs(self) -> bool:
         """Whether one of our daemons made this mount, alive or not."""
@@ -58,6 +61,7 @@ def parse(text: bytes) -> list[MountEntry]:
                 source=_plain(kind[1]),
                 device=_plain(fields[2]),
                 owner_uid=_owner_uid(kind[2:]),
+                is_read_only=b"ro" in fields[5].split(b","),
             )
         )
     return entries

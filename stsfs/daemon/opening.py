@@ -9,7 +9,7 @@ import trio
 
 from stsfs import __version__
 from stsfs.daemon import locks
-from stsfs.daemon.config import PlaceOptions
+from stsfs.daemon.config import ENTITIES, PlaceOptions, check_needs
 from stsfs.daemon.locks import LockTarget
 from stsfs.daemon.places import NOT_SYNAPSE, OUTSIDE_ID, Place, Places, Wanted
 from stsfs.entities.choose import MANAGED, Choice, choose_view
@@ -266,6 +266,9 @@ class _Opening:
                 remedy="Leave out --view.",
             )
         if lock.view == "keys":
+            check_needs(
+                self._config, ENTITIES, why=f", and {target} was written in that of keys", remedy=""
+            )
             place.lock = LockSource(lock, place.location_id, place.store)
             return
         index = EntityIndex(None)
@@ -277,14 +280,9 @@ class _Opening:
 
     def _check_no_entities(self, place: Place) -> None:
         """Refuse options that mean nothing where keys are shown."""
-        config = self._config
-        for option, value in (("--as-of", config.as_of), ("--index-view", config.index_view)):
-            if value is not None:
-                raise BadArgument(
-                    f"{option} needs the entities view, and {place.location.label} shows keys:"
-                    f" {place.choice.why}.",
-                    remedy="Add --view entities, or leave the option out.",
-                )
+        why = f", and {place.location.label} shows keys: {place.choice.why}"
+        nothing_else = None if place.location.synapse_id is not None else ""
+        check_needs(self._config, ENTITIES, why=why, remedy=nothing_else)
 
     async def _check_folders(self, live: Sequence[Place]) -> None:
         places = [each for each in live if each.location.synapse_id]

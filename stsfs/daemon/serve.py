@@ -13,7 +13,7 @@ from stsfs.cache.block_pool import BlockPool
 from stsfs.cache.disk.directory import CacheDirectory
 from stsfs.cache.disk.disk_cache import DiskCache
 from stsfs.cache.disk.tier import DiskTier
-from stsfs.daemon import machine, runtime_dir
+from stsfs.daemon import machine, runtime_dir, staging_dirs
 from stsfs.daemon.config import MountConfig
 from stsfs.daemon.control import serve_control
 from stsfs.daemon.garbage import collect_when_idle
@@ -87,6 +87,8 @@ class _Mount:
         self._cache = BlockCache(pool, router, self._disk)
         self._tree = Tree(places.root(), metadata_ttl_s=config.metadata_ttl_s)
         self._writing = Writing(config, places) if config.rw else None
+        if config.rw and config.staging_dir is not None:
+            staging_dirs.remember(config.staging_dir)
         self._vfs = self._make_vfs()
         self._refusals = Refusals()
         self._inspector = Inspector(self._tree, self._cache, self._vfs)
@@ -138,6 +140,8 @@ class _Mount:
         """Give up what the mount owns on the local disk."""
         if self._writing is not None:
             self._writing.close()
+            assert self._config.staging_dir is not None
+            staging_dirs.forget_if_unused(self._config.staging_dir)
 
     def _make_vfs(self) -> Vfs:
         trust_listings = self._config.consistency == "ttl"

@@ -13,15 +13,25 @@ import select
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stsfs.daemon import mountinfo, runtime_dir
+from stsfs.daemon import mountinfo, runtime_dir, staging_dirs
 from stsfs.daemon.control_client import ask
 from stsfs.daemon.holders import holders
+from stsfs.daemon.mountinfo import MountEntry
 from stsfs.daemon.runtime_dir import KnownMount, MountRecord
-from stsfs.errors import AccessDenied, DeadlineExceeded, MountBusy, NoSuchMount, StsfsError
-from stsfs.staging.left import LeftBehind, what_is_left
+from stsfs.errors import (
+    AccessDenied,
+    ChangesLeft,
+    DeadlineExceeded,
+    MountBusy,
+    NoSuchMount,
+    StsfsError,
+)
+from stsfs.staging.left import LeftBehind, owners, what_is_left
+from stsfs.staging.owner import Owner
 
 MNT_DETACH = 2
 """umount2(2): take the name away now, the mount itself when its last file is closed."""
@@ -57,9 +67,10 @@ def unmount(
     Open files are waited for up to `wait_s` seconds, and `waiting` is told who holds them; then
     uploads, of which `uploading` is told, as long as they get on. A lazy unmount does not wait: the
     daemon serves the files that are still open. Returns what has not been uploaded, None where that
-    is nothing: of a lazy unmount so far, else what is left for `stsfs recover`. Raises NoSuchMount,
-    MountBusy, AccessDenied, or DeadlineExceeded if the daemon is not gone `timeout_s` seconds after
-    the last progress.
+    is certainly nothing: of a lazy unmount so far, else what is left for `stsfs recover`. Raises
+    NoSuchMount, MountBusy, AccessDenied, DeadlineExceeded if the daemon is not gone `timeout_s`
+    seconds after the last progress, and ChangesLeft where the mount is gone, and nothing tells
+    whether all that was written has been uploaded.
     """
     os.chdir("/")  # our own working directory may be what keeps it busy
     known = runtime_dir.find(path)
@@ -72,22 +83,21 @@ def unmount(
             raise NoSuchMount(f"{path} is not a mount.", remedy=_where_else(known))
         if entry is not None and not entry.is_stsfs:
             raise NoSuchMount(f"{path} is a mount, but not of stsfs ({entry.filesystem_type}).")
-        left = None
+        traces = _traces(path, entry, record)
+        heard, has_answered = None, False
         if record is not None and lazy:
-            left = _unsaved(record)
+            heard, has_answered = _asked(record)
         if entry is not None:
             _detach_when_free(path, lazy=lazy, wait_s=wait_s, waiting=waiting)
         elif record is not None:
             ask(record.control_socket, "unmount", timeout_s=timeout_s, arguments={"lazy": lazy})
-        if record is not None and not lazy:
-            heard = None
-            if process is not None:
-                heard = _wait_for_end(record, process, timeout_s, uploading)
-            left = _left_behind(record, heard)
+        if record is not None and process is not None and not lazy:
+            heard = _wait_for_end(record, process, timeout_s, uploading)
+        runtime_dir.records()  # prunes what a dead daemon left behind
+        left = heard if lazy and has_answered else traces.left(heard)
     finally:
         if process is not None:
             os.close(process)
-    runtime_dir.records()  # prunes what a dead daemon left behind
     return left
 
 
@@ -165,7 +175,7 @@ def _wait_for_end(
     deadline_s = time.monotonic() + timeout_s
     before: Unsaved | None = None
     while not select.select([process], [], [], LOOK_AGAIN_S)[0]:
-        now = _unsaved(record)
+        now, _ = _asked(record)
         if now is not None:
             uploading(now)
             if before is None or now["sent_bytes"] > before["sent_bytes"]:
@@ -180,46 +190,87 @@ def _wait_for_end(
     return before
 
 
-def _left_behind(record: MountRecord, heard: Unsaved | None) -> Unsaved | None:
-    """What a process that has ended has left on the disk; None if that is nothing.
+@dataclass(frozen=True, slots=True)
+class _Traces:
+    """Where what the daemon of a mount has not uploaded lies on the disk."""
 
-    What it has said last counts only where the disk cannot be read: it may have uploaded that
-    since, or have said nothing at all.
-    """
-    if record.staging_dir is None:
-        return heard
-    whose = (str(record.mount_path), record.pid)
-    try:
-        on_disk = what_is_left(record.staging_dir)
-    except StsfsError:
-        return heard
-    found = [
-        each
-        for each in on_disk
-        if each.owner.info is not None
-        and (each.owner.info.mount_path, each.owner.info.pid) == whose
-    ]
-    if not found:
-        return None
-    paths = [each.id if each.record is None else f"/{each.record.path}" for each in found]
-    return {
-        "files": len(found),
-        "left_bytes": sum(_size_bytes(each) for each in found if isinstance(each, LeftBehind)),
-        "paths": paths[:PATHS_TOLD],
-    }
+    mount_path: Path
+    pid: int | None
+    """None: nobody has noted it."""
+
+    staging_dirs: tuple[Path, ...]
+    """Empty: not known, or there is nothing, because nobody could write."""
+
+    could_write: bool
+
+    def left(self, heard: Unsaved | None) -> Unsaved | None:
+        """What lies there; None if that is nothing. Raises ChangesLeft where nobody can tell.
+
+        What the daemon has said last counts only where the disk cannot be read: it may have
+        uploaded that since, or have said nothing at all.
+        """
+        if not self.could_write:
+            return None
+        try:
+            on_disk = [each for named in self.staging_dirs for each in what_is_left(named)]
+        except (StsfsError, OSError):
+            if heard is None:
+                raise self._unknown() from None
+            return heard
+        if not self.staging_dirs:
+            raise self._unknown()
+        found = [each for each in on_disk if self._is_of(each.owner)]
+        if not found:
+            return None
+        paths = [each.id if each.record is None else f"/{each.record.path}" for each in found]
+        return {
+            "files": len(found),
+            "left_bytes": sum(_size_bytes(each) for each in found if isinstance(each, LeftBehind)),
+            "paths": paths[:PATHS_TOLD],
+        }
+
+    def _is_of(self, owner: Owner) -> bool:
+        info = owner.info
+        if info is None or info.mount_path != str(self.mount_path):
+            return False
+        return self.pid is None or info.pid == self.pid
+
+    def _unknown(self) -> ChangesLeft:
+        return ChangesLeft(
+            f"{self.mount_path} is unmounted, but it is not known whether all that was written to"
+            " it has reached S3.",
+            remedy="See `stsfs recover`, as the user who mounted it.",
+        )
+
+
+def _traces(path: Path, entry: MountEntry | None, record: MountRecord | None) -> _Traces:
+    """To be called before the mount is taken away: its daemon removes its traces at its end."""
+    pid = None if record is None else record.pid
+    if record is not None and record.staging_dir is not None:
+        return _Traces(path, pid, (record.staging_dir,), could_write=True)
+    if entry is None or entry.is_read_only:
+        return _Traces(path, pid, (), could_write=False)
+    # Its record is lost, of an earlier version, or another user's: who owns files tells as well.
+    found = []
+    for named in staging_dirs.look().directories:
+        with contextlib.suppress(StsfsError):
+            mount_paths = {each.info.mount_path for each in owners(named) if each.info is not None}
+            if str(path) in mount_paths:
+                found.append(named)
+    return _Traces(path, pid, tuple(found), could_write=True)
 
 
 def _size_bytes(left: LeftBehind) -> int:
     return left.stored_bytes if left.record is None else left.record.size_bytes
 
 
-def _unsaved(record: MountRecord) -> Unsaved | None:
-    """What the daemon has not uploaded; None if that is nothing, or it does not answer."""
+def _asked(record: MountRecord) -> tuple[Unsaved | None, bool]:
+    """What the daemon has not uploaded, None if that is nothing; and whether it has answered."""
     try:
         answer = ask(record.control_socket, "unsaved", timeout_s=ANSWER_S)
     except StsfsError:
-        return None
-    return answer if answer["files"] else None
+        return None, False
+    return (answer if answer["files"] else None), True
 
 
 def _where_else(known: KnownMount | None) -> str:

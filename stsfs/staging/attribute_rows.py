@@ -35,6 +35,11 @@ CREATE TABLE IF NOT EXISTS attribute (
     mtime_ns  INTEGER,
     UNIQUE (location, directory, name)
 );
+CREATE TABLE IF NOT EXISTS journal (
+    id   TEXT PRIMARY KEY,
+    done INTEGER NOT NULL,
+    age  INTEGER NOT NULL
+);
 """
 
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -171,6 +176,39 @@ class AttributeRows:
             "WHERE location = ? AND directory = ? AND name = ?",
             (*_parted(new_prefix), number, *_parted(old_prefix)),
         )
+
+    @property
+    def age(self) -> int:
+        """The number of the youngest row that there ever was; ages only grow."""
+        row = self._connection.execute(
+            "SELECT seq FROM sqlite_sequence WHERE name = 'attribute'"
+        ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def age_of(self, location: Location, key: str) -> int:
+        """That of the row of a key; 0 if it has none."""
+        row = self._connection.execute(
+            "SELECT age FROM attribute WHERE location = ? AND directory = ? AND name = ?",
+            (self._number(location), *_parted(key)),
+        ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def done_of(self, journal_id: str) -> tuple[int, int] | None:
+        """The number of the last change of a journal that was done, and the age at that time."""
+        row = self._connection.execute(
+            "SELECT done, age FROM journal WHERE id = ?", (journal_id,)
+        ).fetchone()
+        return None if row is None else (int(row[0]), int(row[1]))
+
+    def note_done(self, journal_id: str, number: int) -> None:
+        """Note how far a journal was done, at the end of the transaction that does it."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO journal VALUES (?, ?, ?)", (journal_id, number, self.age)
+        )
+
+    def forget_journal(self, journal_id: str) -> None:
+        """Forget a journal that is gone."""
+        self._connection.execute("DELETE FROM journal WHERE id = ?", (journal_id,))
 
     def drop_oldest(self, rows_max: int) -> None:
         """Remove the rows that were set longest ago, where there are more than rows_max."""

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stsfs.staging.attribute_changes import Change, ChangeJournal, Kind, take_over
 from stsfs.staging.attribute_rows import (
     SURPLUS_SHARE,
     AttributeRows,
@@ -50,7 +51,10 @@ _Answer = dict[str, Attributes]
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    apply: Callable[[AttributeRows], None]
+    number: int
+    """From 1, in the order in which they were asked for."""
+
+    change: Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +63,16 @@ class _Question:
     answer: "Future[_Answer]" = field(default_factory=Future)
 
 
+_Task = _Change | _Question
+Journal = ChangeJournal | None
+
+
 class AttributeIndex:
     """What was set of files; see `AttributeRows` for what the rows mean.
 
-    Changes return at once, from any thread, and are written by a thread of ours in their order,
-    a moment later; questions wait for the changes before them. Raises nothing.
+    Changes return at once, from any thread, and survive this process from then on (see
+    `attribute_changes`). They are written by a thread of ours in their order, a moment later;
+    questions wait for the changes before them. Raises nothing. Blocks when it is made.
     """
 
     def __init__(self, path: Path, *, rows_max: int = ROWS_MAX) -> None:
@@ -74,6 +83,11 @@ class AttributeIndex:
         self._uncounted = 0
         self._closing, self._is_closed = threading.Lock(), False
         self._hurry = threading.Event()
+        self._journaling = threading.Lock()
+        """Held while a change gets its number, its place in the queue and its line."""
+
+        self._asked = 0
+        self._journal = self._begin_journal()
         self._thread = threading.Thread(target=self._work, name="attributes", daemon=True)
         self._thread.start()
 
@@ -103,22 +117,22 @@ class AttributeIndex:
         """Note what was set of a version, in place of what was known of the key."""
         if mtime_ns is not None and not -TIME_LIMIT_NS <= mtime_ns < TIME_LIMIT_NS:
             mtime_ns = None  # some three hundred years from 1970: SQLite has no place for it
-        self._change(lambda rows: rows.put(location, key, Attributes(etag, mode, mtime_ns)))
+        self._change("put", location, key, etag, mode, mtime_ns)
 
     def forget(self, location: Location, key: str) -> None:
         """Note that nothing is known of a key."""
-        self._change(lambda rows: rows.forget(location, key))
+        self._change("forget", location, key)
 
     def move(self, location: Location, old_key: str, new_key: str, new_etag: str) -> None:
         """Note that an object has another key now, and this ETag."""
-        self._change(lambda rows: rows.move(location, old_key, new_key, new_etag))
+        self._change("move", location, old_key, new_key, new_etag)
 
     def move_prefix(self, location: Location, old_prefix: str, new_prefix: str) -> None:
         """Note that all below old_prefix (`dir/`) is below new_prefix now, with the ETags it has.
 
         The directory's own key `dir/` is moved as well.
         """
-        self._change(lambda rows: rows.move_prefix(location, old_prefix, new_prefix))
+        self._change("move_prefix", location, old_prefix, new_prefix)
 
     def close(self) -> None:
         """Write what waits, and end: what is set later is lost. Blocks."""
@@ -128,11 +142,30 @@ class AttributeIndex:
             self._hurry.set()
         self._thread.join()
 
-    def _change(self, apply: Callable[[AttributeRows], None]) -> None:
+    def _change(self, kind: Kind, location: Location, *values: str | int | None) -> None:
+        with self._journaling:
+            change = Change(kind, location, values)
+            try:
+                self._waiting.put_nowait(_Change(self._asked + 1, change))
+            except queue.Full:
+                self._warn("more is set than it can take")
+                return
+            self._asked += 1
+            if self._journal is not None:
+                try:
+                    self._journal.add(self._asked, change)
+                except OSError as exc:
+                    self._warn(str(exc))
+
+    def _begin_journal(self) -> ChangeJournal | None:
+        """None where there is no place for it: what is set in the last moment may be lost then."""
         try:
-            self._waiting.put_nowait(_Change(apply))
-        except queue.Full:
-            self._warn("more is set than it can take")
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._locked():
+                return ChangeJournal(self._path)
+        except OSError as exc:
+            self._warn(str(exc))
+            return None
 
     def _work(self) -> None:
         """The life of the thread that owns the connection."""
@@ -142,34 +175,71 @@ class AttributeIndex:
             if isinstance(batch[0], _Change):
                 self._hurry.wait(GATHER_S)
             self._hurry.clear()  # before the rest is taken: who sets it has put something there
-            while len(batch) < BATCH_MAX and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
+            batch, journal, is_over = self._rest_of(batch)
             is_open = None not in batch
             tasks = [each for each in batch if each is not None]
             with unfailing("modes and times that were set"):  # who asks must hear something
-                self._do_somehow(tasks)
+                self._do_somehow(tasks, journal)
+                self._end_journal(journal, tasks, is_over=is_over)
             for task in tasks:
                 if isinstance(task, _Question) and not task.answer.done():
                     task.answer.set_result({})
         with unfailing("the end of modes and times that were set"):
+            with (
+                self._journaling
+            ):  # nobody may write to a descriptor that is another file's by then
+                journal, self._journal = self._journal, None
+            self._end_journal(journal, (), is_over=True)
             self._end_connection()
 
-    def _do_somehow(self, tasks: Sequence[_Change | _Question]) -> None:
+    def _rest_of(self, batch: list[_Task | None]) -> tuple[list[_Task | None], Journal, bool]:
+        """What waits behind it, the journal that has all of it, and whether that takes no more.
+
+        A journal that is full is replaced by another; what was noted in it is done at once.
+        """
+        journal = self._journal
+        if journal is not None and journal.is_full and (new := self._begin_journal()) is not None:
+            with self._journaling:  # whatever is asked for from now on is in the new one
+                self._journal = new
+                while not self._waiting.empty():
+                    batch.append(self._waiting.get_nowait())
+            return batch, journal, True
+        while len(batch) < BATCH_MAX and not self._waiting.empty():
+            batch.append(self._waiting.get_nowait())
+        return batch, journal, False
+
+    def _end_journal(self, journal: Journal, tasks: Sequence[_Task], *, is_over: bool) -> None:
+        """It need not keep these any longer, also where they could not be done."""
+        if journal is None:
+            return
+        try:
+            if not is_over:
+                with self._journaling:
+                    journal.done(_last_number(tasks))
+                return
+            journal.close()
+            if self._rows is not None:
+                with self._rows.writing():
+                    self._rows.forget_journal(journal.id)
+        except (OSError, sqlite3.Error) as exc:
+            self._warn(str(exc))
+
+    def _do_somehow(self, tasks: Sequence[_Task], journal: Journal) -> None:
         """Do what was asked, in a new file if the old one is damaged, or not at all."""
         try:
             try:
-                self._do(tasks)
+                self._do(tasks, journal)
             except sqlite3.Error as exc:
                 if not is_broken(exc):
                     raise
                 self._warn(str(exc))
                 self._begin_anew()
-                self._do(tasks)
+                self._do(tasks, journal)
         except (sqlite3.Error, OSError) as exc:
             self._warn(str(exc))
             self._end_connection()
 
-    def _do(self, tasks: Sequence[_Change | _Question]) -> None:
+    def _do(self, tasks: Sequence[_Task], journal: Journal) -> None:
         rows = self._connected()
         changes = sum(isinstance(task, _Change) for task in tasks)
         answers = []
@@ -177,13 +247,15 @@ class AttributeIndex:
         with rows.writing() if changes else contextlib.nullcontext():
             for task in tasks:
                 if isinstance(task, _Change):
-                    task.apply(rows)
+                    task.change.apply(rows)
                 else:
                     answers.append((task.answer, task.ask(rows)))
             self._uncounted += changes
             if self._uncounted >= self._rows_max // SURPLUS_SHARE:
                 rows.drop_oldest(self._rows_max)
                 self._uncounted = 0
+            if changes and journal is not None:
+                rows.note_done(journal.id, _last_number(tasks))
         for future, answer in answers:  # now what they tell is there for other mounts, too
             future.set_result(answer)
 
@@ -195,6 +267,13 @@ class AttributeIndex:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked():
                 self._rows = AttributeRows(self._path)
+                try:
+                    take_over(self._path, self._rows)
+                except OSError as exc:  # what a dead process has set stays where it is
+                    self._warn(str(exc))
+            if (journal := self._journal) is not None and self._rows.done_of(journal.id) is None:
+                with self._rows.writing():
+                    self._rows.note_done(journal.id, 0)
             self._uncounted = self._rows_max  # nobody has counted what was there
         return self._rows
 
@@ -228,3 +307,8 @@ class AttributeIndex:
         if now_s >= self._quiet_until_s:
             self._quiet_until_s = now_s + QUIET_S
             log.warning("modes and times that were set may be lost (%s): %s", self._path, why)
+
+
+def _last_number(tasks: Sequence[_Task]) -> int:
+    """That of the last change; 0 if there is none."""
+    return max((each.number for each in tasks if isinstance(each, _Change)), default=0)

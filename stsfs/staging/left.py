@@ -105,6 +105,30 @@ def what_is_left(named: Path) -> list[Left]:
         return look(part)
 
 
+def owners(named: Path) -> list[Owner]:
+    """Every process that has, or had, something in the directory that was named. Blocks.
+
+    Raises StagingFailure and StagingFull.
+    """
+    part = part_of_user(named)
+    if not part.is_dir():
+        return []
+    with translated(part), locked(part):
+        return [each.owner for each in _scan(part)]
+
+
+def is_unused(named: Path) -> bool:
+    """Whether no process has anything in the directory that was named, living ones included.
+
+    False also where this user has no part in it: its disk may not be mounted. Blocks.
+    """
+    part = part_of_user(named)
+    if not part.is_dir():
+        return False
+    with translated(part), locked(part):
+        return not any(each.is_dir() and not each.is_symlink() for each in part.iterdir())
+
+
 def look(part: Path) -> list[Left]:
     """All that lies there, oldest first; to be called with the part locked. Raises OSError."""
     all_owned = _scan(part)

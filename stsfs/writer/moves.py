@@ -85,7 +85,8 @@ class Mover:
     async def resume(self, journal: MoveJournal) -> str:
         """Finish or undo what a process that died has begun; returns a sentence about it.
 
-        Raises DamagedRecord for a journal that cannot be read.
+        A source goes only where its copy still is, and where nobody has made it anew since: the
+        two together never lose bytes. Raises DamagedRecord for a journal that cannot be read.
         """
         record = await trio.to_thread.run_sync(journal.load)
         objects = record.objects
@@ -93,9 +94,14 @@ class Mover:
         targets = await self._listed(_common_prefix([each.target_key for each in objects]))
         copies = _copies(record, targets)
         if record.state == "deleting" or (len(objects) == 1 and copies):
-            # The copies were all there. Where one has gone since, its source is all there is.
-            await self._delete_sources([each for each in objects if each.target_key in targets])
+            # The copies were all there. Where one was removed or replaced since, by somebody who
+            # saw both names, its source is all there is of those bytes.
+            moved = [each for each in objects if _may_go(each, sources, copies, targets)]
+            await self._delete_sources(moved)
+            stay = len(sources.keys() & {each.source_key for each in objects}) - len(moved)
             done = "finished"
+            if stay:
+                done += f"; {stay} objects stay at the old place: they or their copies have changed"
         else:
             whole = [each for each in objects if _is_there(each.source_key, each.etag, sources)]
             await self._delete_copies(whole, copies)
@@ -223,6 +229,23 @@ def _copies(record: MoveRecord, targets: Mapping[str, ListedObject]) -> dict[str
         if _is_there(each.target_key, etag, targets):
             found[each.target_key] = etag
     return found
+
+
+def _may_go(
+    each: MovedObject,
+    sources: Mapping[str, ListedObject],
+    copies: Mapping[str, str],
+    targets: Mapping[str, ListedObject],
+) -> bool:
+    """Whether the source is still the object that was copied, and its copy is there.
+
+    One with the same bytes may have been put there since: the store's own clock tells, to the
+    second, because what was copied is not younger than its copy.
+    """
+    if each.target_key not in copies or not _is_there(each.source_key, each.etag, sources):
+        return False
+    copied_unix_s = targets[each.target_key].modified_unix_s
+    return sources[each.source_key].modified_unix_s <= copied_unix_s
 
 
 def _is_there(key: str, etag: str, listed: Mapping[str, ListedObject]) -> bool:

@@ -1,12 +1,16 @@
 """`stsfs recover` as people call it: a process of its own, a folder of Synapse, a real S3 wire."""
 
+import contextlib
+import os
 import random
+import shutil
 
 import pytest
 
 from stsfs.staging.directory import StagingDirectory
 from stsfs.staging.record import BaseVersion
 from stsfs.store.object_store import Expected
+from tests.mount.crash_stage import RW, kill
 from tests.schemas import checked
 from tests.staging_fakes import record
 from tests.test_staging_directory import die
@@ -114,3 +118,38 @@ def test_without_a_token_nothing_is_lost(host, folder, leave):
     done = host.stsfs("recover", "--save", host.home / "saved", env={"SYNAPSE_AUTH_TOKEN": ""})
     assert done.returncode == 0, done.stderr  # all of it is here
     assert (host.home / "saved" / "a").read_bytes() == b"ours"
+
+
+def test_a_staging_directory_that_was_named_at_the_mount_is_remembered(
+    host, folder, mount, recover
+):
+    """From before the first byte until nothing is left there: also after kill -9."""
+    disk = host.home / "disk"
+    live = mount(folder.syn_id, *RW, "--staging-dir", disk)
+    descriptor = os.open(live / "f", os.O_WRONLY | os.O_CREAT, 0o644)
+    os.write(descriptor, b"accepted")
+    os.fsync(descriptor)
+    kill(live)
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
+    (file_id,) = left(host)
+    assert host.stsfs("unmount", live.path).returncode == 9
+    done = host.stsfs("recover")
+    assert (done.returncode, file_id in done.stdout) == (0, True)
+    done = recover("--upload", file_id)
+    assert done.returncode == 0, done.stderr
+    assert folder.object_path("f").read_bytes() == b"accepted"
+    shutil.rmtree(disk)
+    assert host.stsfs("recover").returncode == 0
+
+
+def test_a_mount_that_leaves_nothing_leaves_no_note(host, folder, mount):
+    disk = host.home / "disk"
+    live = mount(folder.syn_id, *RW, "--staging-dir", disk)
+    assert str(disk) in host.stsfs("recover").stdout
+    (live / "f").write_bytes(b"1")
+    assert live.unmount().returncode == 0
+    live.wait_for_end()
+    shutil.rmtree(disk)
+    done = host.stsfs("recover")
+    assert (done.returncode, str(disk) in done.stdout) == (0, False)

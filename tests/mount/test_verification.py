@@ -55,6 +55,18 @@ def test_a_full_read_of_the_damaged_file_is_eio_with_both_digests(shelf, mount, 
     assert digest in told["last_refusal"]["sentence"]
 
 
+@pytest.mark.parametrize("options", [(), ("--view", "keys"), ("--rw",)])
+def test_a_mount_that_has_no_digests_is_refused_where_they_are_asked_for(
+    folder, host, tmp_path, options
+):
+    path = tmp_path / "m"
+    path.mkdir()
+    done = host.try_mount(folder.syn_id, path, "--verify", "on-full-read", *options)
+    assert done.returncode == 2
+    assert "--verify needs the entities view" in done.stderr
+    assert not path.is_mount()
+
+
 def test_a_mount_of_keys_has_nothing_to_compare_with(folder, mount, host):
     folder.write("x", b"x")
     live = mount(folder.syn_id)

@@ -30,7 +30,8 @@ NOT_REACHED = "has not reached S3|S3 answered 400|is still not in S3"
 
 @pytest.fixture
 def live(folder, mount):
-    return mount(folder.syn_id, *RW, "--deadline", "2")
+    """Its requests wait half a minute for an answer: longer than any test holds one."""
+    return mount(folder.syn_id, *RW)
 
 
 @pytest.fixture
@@ -91,6 +92,60 @@ def test_unmount_gives_up_waiting_where_nothing_gets_on(host, folder, live, busy
     busy.let_go()
     live.wait_for_end()
     assert objects(folder) == WHOLE
+
+
+def test_what_a_request_that_was_sent_anew_has_brought_to_s3_is_not_left(
+    host, folder, stage, mount
+):
+    """A server that is silent for half of the deadline is asked again, and that is the end of it:
+    the first request is held still, and unmounting is as certain as S3 is."""
+    live = mount(folder.syn_id, *RW, "--deadline", "2")
+    held = stage.gate.faults.hold("request", kinds=["PUT"])
+    write(live / "f", b"whole")
+    assert objects(folder) == {"f": b"whole"}
+    unmounted(live)
+    assert left_in(host) == {}
+    held.let_go(goes_on=False)
+
+
+def test_unmount_of_a_mount_whose_record_is_lost_says_what_has_not_reached_s3(
+    host, folder, live, busy
+):
+    """An answer of success is evidence, never the lack of it."""
+    for record in host.runtime.glob("*.json"):
+        record.unlink()
+    done = live.unmount("--timeout", "0")
+    assert done.returncode == 9
+    assert "/f" in done.stderr.split()
+    assert not live.is_mounted()
+    busy.let_go()
+    live.wait_for_end()
+    assert objects(folder) == WHOLE
+
+
+def test_unmount_promises_nothing_where_nobody_can_tell(host, live, busy):
+    kill(live)
+    staging = host.home / "state/stsfs/staging"
+    staging.rename(staging.with_name("elsewhere"))
+    done = live.unmount()
+    assert done.returncode == 9
+    assert "it is not known" in done.stderr
+    assert not live.is_mounted()
+
+
+def test_a_lazy_unmount_of_a_dead_mount_says_what_it_has_left(host, live, busy):
+    kill(live)
+    done = live.unmount("--lazy")
+    assert "/f" in done.stderr.split()
+    assert not live.is_mounted()
+
+
+def test_a_mount_that_could_not_write_has_nothing_left_whatever_is_known_of_it(host, folder, mount):
+    live = mount(folder.syn_id)
+    for record in host.runtime.glob("*.json"):
+        record.unlink()
+    assert live.unmount().returncode == 0
+    live.wait_for_end()
 
 
 def test_a_kill_while_the_end_waits_for_uploads_loses_nothing(host, folder, mount, live, busy):
@@ -181,3 +236,15 @@ def test_a_conflict_is_uploaded_by_force_alone(host, folder, mount):
     done = recover(host, "--upload", "--force", listed(host)["f"]["id"])
     assert (done.returncode, objects(folder)) == (0, {"f": b"ours"}), done.stderr
     assert listed(host) == {}
+
+
+def test_a_mode_and_a_time_that_were_set_survive_a_kill_right_after(host, folder, mount):
+    live = mount(folder.syn_id, *RW)
+    for name in ("f", "g"):
+        (live / name).write_bytes(b"1")
+    os.chmod(live / "f", 0o604)
+    os.utime(live / "g", ns=(5_000_000_000, 1_000_000_007))
+    kill(live)
+    after = mount(folder.syn_id, *RW)
+    assert (after / "f").stat().st_mode & 0o777 == 0o604
+    assert (after / "g").stat().st_mtime_ns == 1_000_000_007
