@@ -69,6 +69,10 @@ class ObjectMissing(StoreFailure):
     """Synapse knows a file, and the bucket has no object for it."""
 
 
+class PartCopyRefused(StoreFailure):
+    """The server does not make a part of an upload from bytes that it has: send them instead."""
+
+
 # What a change can end with.
 
 

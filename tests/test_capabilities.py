@@ -3,8 +3,9 @@
 import pytest
 
 from stsfs.store.answers import Answer, Meaning
-from stsfs.store.dialect import Dialect
+from stsfs.store.capabilities import Condition, ServerCapabilities, Verdict
 
+ABSENT = Condition.PUT_IF_ABSENT
 PUT = {"x-amz-checksum-crc32c": "AAAAAA==", "if-none-match": "*", "x-amz-acl": "private"}
 
 
@@ -12,13 +13,17 @@ def answer(status, code, *, message="", header=""):
     return Answer(status, code, message, Meaning.FINAL, header=header)
 
 
-def sent(dialect):
-    """The headers of a put in this dialect."""
+def sent(known):
+    """The headers of a put in this known."""
     left_out = set()
-    left_out |= set() if dialect.checksums else {"x-amz-checksum-crc32c"}
-    left_out |= set() if dialect.conditions else {"if-none-match"}
-    left_out |= set() if dialect.acl else {"x-amz-acl"}
+    left_out |= set() if known.checksums else {"x-amz-checksum-crc32c"}
+    left_out |= set() if known.honours(ABSENT) else {"if-none-match"}
+    left_out |= set() if known.acl else {"x-amz-acl"}
     return {name: value for name, value in PUT.items() if name not in left_out}
+
+
+def learn(known, refusal, headers):
+    return known.learn(refusal, headers, [ABSENT] if "if-none-match" in headers else [])
 
 
 class Server:
@@ -35,14 +40,14 @@ class Server:
 
 
 def speak(server):
-    """The dialect in which the server takes a put in the end."""
-    dialect = Dialect(acl="private", conditions=True)
+    """The known in which the server takes a put in the end."""
+    known = ServerCapabilities(acl="private", conditions=True)
     for _ in range(4):
-        headers = sent(dialect)
+        headers = sent(known)
         refusal = server.refusal(headers)
         if refusal is None:
-            return dialect
-        assert dialect.learn(refusal, headers)
+            return known
+        assert learn(known, refusal, headers)
     raise AssertionError("it goes on for ever")
 
 
@@ -57,44 +62,44 @@ def speak(server):
     ],
 )
 def test_what_a_server_does_not_know_is_left_out_and_the_rest_is_kept(unknown, expected, names):
-    dialect = speak(Server(*unknown, names=names))
-    assert (dialect.checksums, dialect.conditions) == expected
-    assert dialect.acl == "private"
+    known = speak(Server(*unknown, names=names))
+    assert (known.checksums, known.honours(ABSENT)) == expected
+    assert known.acl == "private"
 
 
 def test_a_refusal_that_came_late_changes_nothing_more():
-    dialect = Dialect(acl="", conditions=True)
+    known = ServerCapabilities(acl="", conditions=True)
     old = dict(PUT)
-    assert dialect.learn(answer(501, "NotImplemented"), old)
-    assert dialect.learn(answer(501, "NotImplemented"), sent(dialect))
-    assert (dialect.checksums, dialect.conditions) == (True, False)
-    assert dialect.learn(answer(501, "NotImplemented"), old)
-    assert (dialect.checksums, dialect.conditions) == (True, False)
+    assert learn(known, answer(501, "NotImplemented"), old)
+    assert learn(known, answer(501, "NotImplemented"), sent(known))
+    assert (known.checksums, known.honours(ABSENT)) == (True, False)
+    assert learn(known, answer(501, "NotImplemented"), old)
+    assert (known.checksums, known.honours(ABSENT)) == (True, False)
 
 
 def test_a_bucket_without_acls_is_sent_none():
-    dialect = Dialect(acl="private", conditions=True)
+    known = ServerCapabilities(acl="private", conditions=True)
     refusal = answer(400, "AccessControlListNotSupported")
-    assert dialect.learn(refusal, PUT)
-    assert dialect.acl == ""
-    assert not dialect.learn(refusal, sent(dialect))
+    assert learn(known, refusal, PUT)
+    assert known.acl == ""
+    assert not learn(known, refusal, sent(known))
 
 
 def test_other_refusals_teach_nothing():
-    dialect = Dialect(acl="private", conditions=True)
+    known = ServerCapabilities(acl="private", conditions=True)
     for refusal in (
         answer(400, "InvalidRequest", message="The body is odd."),
         answer(400, "InvalidArgument"),
         answer(403, "AccessDenied", message="checksum"),
         answer(412, "PreconditionFailed"),
     ):
-        assert not dialect.learn(refusal, PUT)
-    assert not dialect.learn(answer(501, "NotImplemented"), {"x-amz-acl": "private"})
-    assert (dialect.checksums, dialect.conditions, dialect.acl) == (True, True, "private")
+        assert not learn(known, refusal, PUT)
+    assert not learn(known, answer(501, "NotImplemented"), {"x-amz-acl": "private"})
+    assert (known.checksums, known.honours(ABSENT), known.acl) == (True, True, "private")
 
 
 def test_a_complaint_about_the_checksum_is_understood():
-    dialect = Dialect(acl="", conditions=True)
+    known = ServerCapabilities(acl="", conditions=True)
     refusal = answer(400, "InvalidRequest", message="Unsupported checksum type")
-    assert dialect.learn(refusal, PUT)
-    assert not dialect.checksums
+    assert learn(known, refusal, PUT)
+    assert not known.checksums
