@@ -3,7 +3,7 @@
 import pytest
 
 from stsfs.store.answers import Answer, Meaning
-from stsfs.store.capabilities import Condition, ServerCapabilities, Verdict
+from stsfs.store.capabilities import Condition, ServerCapabilities
 
 ABSENT = Condition.PUT_IF_ABSENT
 PUT = {"x-amz-checksum-crc32c": "AAAAAA==", "if-none-match": "*", "x-amz-acl": "private"}

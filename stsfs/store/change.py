@@ -50,6 +50,14 @@ class Gone(StoreFailure):
     """What was to be ended or deleted is not there any more."""
 
 
+class Refused(Exception):
+    """What a change that is a trial raises for a refusal."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"{answer.status} {answer.code}")
+        self.answer = answer
+
+
 class Made(NamedTuple):
     """What the server tells of what it has made; empty what it does not tell."""
 
@@ -93,6 +101,9 @@ class Change:
     lost: Callable[[], None] = _ignored
     """Told when the request went out, and no answer came."""
 
+    is_trial: bool = False
+    """It is made to see what the server says: nothing is looked at, and Refused is raised."""
+
     tries: int = field(default=0, init=False)
     looked_at_s: float = field(default=0.0, init=False)
     """When it was last looked whether what is expected is there; 0: the server does that."""
@@ -125,7 +136,7 @@ class Change:
         if self.body is not None:
             outgoing = Outgoing(self.body, trouble, self.bucket.counters.of(self.kind))
         sent = dict[str, str]()
-        if self.expected is not None or self.source is not None:
+        if not self.is_trial and (self.expected is not None or self.source is not None):
             await self.capabilities.settled()
 
         async def ask() -> Asked:
@@ -155,7 +166,8 @@ class Change:
                 right=self.right,
             )
         except AccessDenied as denied:
-            await self._denied_or_gone(denied)
+            if not self.is_trial:
+                await self._denied_or_gone(denied)
             raise
         if not self._is_source_guarded():
             await self.look_at_source()  # only now it is known what was copied
@@ -213,7 +225,7 @@ class Change:
 
     def _is_source_guarded(self) -> bool:
         honoured = self.capabilities.honours(Condition.COPY_SOURCE_IF_MATCH)
-        return self.source is None or honoured
+        return self.source is None or honoured or self.is_trial
 
     async def _received(self, connection: Connection, head: Head, checksum: str) -> Made:
         body = await whole(connection, head)
@@ -232,6 +244,10 @@ class Change:
     def _again(self, answer: Answer, sent: Mapping[str, str]) -> bool:
         """Whether the next try is another request. Raises what an answer means here only."""
         self.refusal = answer
+        if self.is_trial and answer.meaning in {Meaning.STALE, Meaning.FINAL}:
+            if answer.status != 501 and self.capabilities.learn(answer, sent, ()):
+                return True
+            raise Refused(answer)
         # A refusal to copy a part is about the operation itself, see uploads.why_not_copied.
         if self.kind != "part_copy" and self.capabilities.learn(
             answer, sent, self._conditions_in(sent)
