@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import crc32c
 import trio
 
-from stsfs.errors import PartCopyRefused, StaleVersion, StoreFailure, WriteConflict
+from stsfs.errors import PartCopyRefused, StaleVersion, StoreFailure, StsfsError, WriteConflict
 from stsfs.store.change import Gone
 from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion, Part, Traits
 from tests.faults import Fault
@@ -235,9 +235,12 @@ class MemoryWriter:
         try:
             if on_upload is not None:
                 await on_upload(upload_id)
-            return await self._change("copy", key, change)
-        finally:
+            etag = await self._change("copy", key, change)
+        except (StsfsError, trio.Cancelled):  # a process that dies leaves it
             self.uploads.pop(upload_id, None)
+            raise
+        self.uploads.pop(upload_id, None)
+        return etag
 
     async def delete(self, key, *, expected=None):
         def change():

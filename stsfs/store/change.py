@@ -105,6 +105,9 @@ class Change:
     """It is made to see what the server says: nothing is looked at, and Refused is raised."""
 
     tries: int = field(default=0, init=False)
+    tries_before: int = field(default=0, init=False)
+    """How often it had gone out, and may have happened, before what is known now."""
+
     looked_at_s: float = field(default=0.0, init=False)
     """When it was last looked whether what is expected is there; 0: the server does that."""
 
@@ -140,6 +143,7 @@ class Change:
             await self.capabilities.settled()
 
         async def ask() -> Asked:
+            self.tries_before = self.tries
             await self._look_before()
             self.tries += 1
             sent.clear()

@@ -196,7 +196,7 @@ class S3Writer:
         except WriteConflict:
             if expected is None:
                 raise
-            found = await self._copied_before(change) if change.tries else None
+            found = await self._copied_before(change) if change.tries_before else None
             if found is None:
                 await change.look_at_target(expected.etag)  # else it is the source
                 raise

@@ -16,7 +16,7 @@ def server_of(live):
 
 def probed(live):
     return wait_until(
-        lambda: (found := server_of(live))["found_by"] != "assumption" and found or None
+        lambda: ((found := server_of(live))["found_by"] != "assumption" and found) or None
     )
 
 
@@ -61,7 +61,7 @@ def test_where_the_probe_is_denied_the_mount_looks_for_itself_and_says_so(stage,
     stage.denials_expected = True
     stage.gate.faults.every_nth(1, status=403, kinds=["DELETE"])
     live = mount(folder.syn_id, "--rw")
-    found = wait_until(lambda: (each := server_of(live))["reason"] and each or None)
+    found = wait_until(lambda: ((each := server_of(live))["reason"] and each) or None)
     assert "s3:DeleteObject" in found["reason"] or "may not delete" in found["reason"]
     assert set(found["conditions"].values()) == {"unknown"}
     assert "may overwrite each other unseen" in found["two_writers"]
