@@ -1,9 +1,10 @@
 """What is left out for a server that does not know it, and nothing more."""
 
 import pytest
+import trio
 
 from stsfs.store.answers import Answer, Meaning
-from stsfs.store.capabilities import Condition, ServerCapabilities
+from stsfs.store.capabilities import PROBE_WAIT_S, Condition, ServerCapabilities, Verdict
 
 ABSENT = Condition.PUT_IF_ABSENT
 PUT = {"x-amz-checksum-crc32c": "AAAAAA==", "if-none-match": "*", "x-amz-acl": "private"}
@@ -103,3 +104,49 @@ def test_a_complaint_about_the_checksum_is_understood():
     refusal = answer(400, "InvalidRequest", message="Unsupported checksum type")
     assert learn(known, refusal, PUT)
     assert not known.checksums
+
+
+SAFE, REST, UNSEEN, MAYBE = (
+    "do not overwrite each other: the server refuses that.",
+    "A rename or a removal can take",
+    "can overwrite each other unseen",
+    "may overwrite each other unseen",
+)
+
+
+@pytest.mark.parametrize(
+    ("ignored", "told"),
+    [
+        ([], SAFE),
+        ([Condition.DELETE_IF_MATCH], REST),
+        ([Condition.COPY_SOURCE_IF_MATCH], REST),
+        ([Condition.COMPLETE_IF_MATCH], UNSEEN),
+        (list(Condition), UNSEEN),
+    ],
+)
+def test_what_is_ignored_is_told_by_what_it_means_for_two_writers(ignored, told):
+    known = ServerCapabilities(acl="", conditions=False)
+    assert MAYBE in known.two_writers()
+    for condition in Condition:
+        known.found(condition, Verdict.IGNORED if condition in ignored else Verdict.HONOURED)
+    assert told in known.two_writers()
+    assert (known.two_writers().split(".")[0].endswith("refuses that")) == (told in (SAFE, REST))
+
+
+def test_what_is_assumed_is_told_as_that():
+    assert "if the server refuses that" in ServerCapabilities(acl="", conditions=True).two_writers()
+
+
+async def test_a_change_waits_for_a_probe_that_is_under_way_but_not_for_ever(autojump_clock):
+    known = ServerCapabilities(acl="", conditions=False)
+    await known.settled()
+    known.begin_probe()
+    begun_s = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(known.settled)
+        await trio.sleep(3)
+        known.end_probe("denied")
+    assert (trio.current_time() - begun_s, known.reason) == (3, "denied")
+    known.begin_probe()
+    await known.settled()
+    assert trio.current_time() - begun_s == 3 + PROBE_WAIT_S
