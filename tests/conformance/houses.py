@@ -22,8 +22,8 @@ WRITING = [
     *LISTING, "file server, looking before", "file server, asked", "careless server, asked",
     "Synapse session",
 ]  # fmt: skip
-"""Those that have a writer; radosgw joins them in tests/strict. What those that are asked do has been
-found out by a probe; the careless one ignores all conditions."""
+"""Those that have a writer; radosgw joins them in tests/strict. Those that are asked were probed
+before; the careless one ignores all conditions."""
 
 PART_BYTES_MIN = 5 << 20
 
