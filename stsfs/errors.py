@@ -70,7 +70,7 @@ class ObjectMissing(StoreFailure):
 
 
 class PartCopyRefused(StoreFailure):
-    """The server does not make parts of an upload from another object; sending them may help."""
+    """The server does not make a part of an upload from bytes that it has: send them instead."""
 
 
 # What a change can end with.

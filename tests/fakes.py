@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import crc32c
 import trio
 
-from stsfs.errors import StaleVersion, StoreFailure, WriteConflict
+from stsfs.errors import PartCopyRefused, StaleVersion, StoreFailure, StsfsError, WriteConflict
 from stsfs.store.change import Gone
 from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion, Part, Traits
 from tests.faults import Fault
@@ -154,6 +154,10 @@ class MemoryWriter:
 
     `uploads` are those under way, by their id; `changes` what was asked for, in order, as method
     and key; `sent_bytes` what bodies had. Parts but the last have at least `part_bytes_min`.
+
+    With `refuses_part_copies` the server does not know UploadPartCopy, which the first refusal
+    teaches (`copies_parts`). Without `honours_conditions` it ignores what is expected. Copies of
+    more than `copy_bytes_max` are uploads: `on_upload` is told of them.
     """
 
     def __init__(self, store):
@@ -161,6 +165,9 @@ class MemoryWriter:
         self.changes = []
         self.sent_bytes = 0
         self.part_bytes_min = 5 << 20
+        self.copy_bytes_max = 5 << 30
+        self.copies_parts = self.honours_conditions = True
+        self.refuses_part_copies = False
         self._store = store
         self._begun = 0
 
@@ -173,7 +180,7 @@ class MemoryWriter:
 
         return await self._change("put", key, change)
 
-    async def begin_upload(self, key, traits, *, write_id):
+    async def begin_upload(self, key, traits, *, write_id, with_copies=False):
         def change():
             self._begun += 1
             upload_id = f"upload-{self._begun}"
@@ -188,6 +195,9 @@ class MemoryWriter:
 
     async def copy_part(self, key, upload_id, number, source, start, stop):
         def copied():
+            if self.refuses_part_copies:
+                self.copies_parts = False
+                raise PartCopyRefused("S3 answered 501 NotImplemented to a copied part.")
             data = self._source(source).data
             assert 0 <= start < stop <= len(data)
             return data[start:stop]
@@ -212,14 +222,26 @@ class MemoryWriter:
     async def abort_upload(self, key, upload_id):
         await self._change("abort_upload", key, lambda: self.uploads.pop(upload_id, None))
 
-    async def copy(self, source, key, *, storage_class=""):
+    async def copy(self, source, key, *, storage_class="", expected=None, on_upload=None):
         def change():
             found = self._source(source)
+            self._expect(key, expected)
             traits = Traits(found.traits.metadata, found.traits.content_type, storage_class)
             etag = f'"{_md5(found.data).hex()}"'
             return self._make(key, Stored(found.data, etag, "", traits, found.write_id), None)
 
-        return await self._change("copy", key, change)
+        if source.size_bytes <= self.copy_bytes_max:
+            return await self._change("copy", key, change)
+        upload_id = await self.begin_upload(key, Traits(), write_id="", with_copies=True)
+        try:
+            if on_upload is not None:
+                await on_upload(upload_id)
+            etag = await self._change("copy", key, change)
+        except (StsfsError, trio.Cancelled):  # a process that dies leaves it
+            self.uploads.pop(upload_id, None)
+            raise
+        self.uploads.pop(upload_id, None)
+        return etag
 
     async def delete(self, key, *, expected=None):
         def change():
@@ -297,6 +319,8 @@ class MemoryWriter:
 
     def _expect(self, key, expected):
         found = self._store.objects.get(key)
+        if not self.honours_conditions:
+            return
         if expected is not None and (found and found.etag) != expected.etag:
             raise WriteConflict(f"{key!r} was changed by another client.")
 

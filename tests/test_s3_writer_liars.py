@@ -229,17 +229,17 @@ async def test_an_acl_is_sent_with_what_makes_an_object_only():
     assert with_acl == [True, True, True, False, False, False, False, False]
 
 
-async def test_a_server_without_conditions_is_looked_at_before_each_change(caplog):
+async def test_a_server_without_conditions_is_looked_at_before_and_after_each_change(caplog):
     unknown = error(501, "NotImplemented", extra="<Header>If-None-Match</Header>")
-    server = Server(unknown, NO_KEYS, DONE, NO_KEYS, DONE)
+    server = Server(unknown, NO_KEYS, DONE, stored("w"), NO_KEYS, DONE, stored("w"))
     async with writing(server) as writer:
         for _ in range(2):
             assert await put(writer, expected=Expected(None)) == '"new"'
     assert [head[0].partition(" ")[0] for head in server.heads] == [
-        "PUT", "GET", "PUT", "GET", "PUT",
+        "PUT", "GET", "PUT", "GET", "GET", "PUT", "GET",
     ]  # fmt: skip
-    assert [server.header(n, "if-none-match") for n in (0, 2, 4)] == ["*", None, None]
-    assert all(server.header(n, "x-amz-checksum-crc32c") for n in (0, 2, 4))
+    assert [server.header(n, "if-none-match") for n in (0, 2, 5)] == ["*", None, None]
+    assert all(server.header(n, "x-amz-checksum-crc32c") for n in (0, 2, 5))
     assert sum("knows no conditional" in record.message for record in caplog.records) == 1
 
 

@@ -53,6 +53,15 @@ def test_a_journal_says_how_far_the_move_has_come(journal):
     assert journal.load().objects == move().objects
 
 
+def test_a_journal_names_the_uploads_that_were_begun_for_copies(journal):
+    journal.upload(1, "upload-1")
+    journal.copied(1, '"copy"')
+    journal.upload(2, 'upload-"2"\n')
+    journal.upload(7, "of no object")
+    assert journal.load().uploads == {"upload-1": 1, 'upload-"2"\n': 2}
+    assert journal.load().copied == {1: '"copy"'}
+
+
 def test_a_line_that_was_torn_counts_as_missing_and_hurts_no_other(journal):
     journal.copied(0, '"zero"')
     whole = journal.path.read_bytes()

@@ -287,3 +287,38 @@ async def test_trouble_during_recovery_leaves_the_move_to_the_next_mount(scene):
     assert "not put right" in sentence
     await scene.recovered()
     assert scene.names() == TREE
+
+
+@pytest.mark.parametrize("denied", [True, False])
+async def test_the_upload_of_a_large_copy_whose_process_died_is_aborted(scene, denied):
+    """The fake's process dies without giving it up, as a real one does."""
+    source = scene.store.put("base/a", b"large")
+    scene.store.writer.copy_bytes_max = 3
+    scene.script("copy", Fault(Killed()))
+    with killed():
+        await scene.mover.move_object(source, "base/b", **SMALL)
+    uploads = scene.store.writer.uploads
+    assert len(uploads) == 1
+    if denied:
+        abort = scene.store.writer.abort_upload
+
+        async def refused(key, upload_id):
+            raise AccessDenied("The role may not abort uploads.")
+
+        scene.store.writer.abort_upload = refused
+    await scene.recovered()
+    if denied:
+        assert len(uploads) == 1
+        await abort("base/b", next(iter(uploads)))
+    assert uploads == {}
+    assert scene.names() == {"base/a": b"large"}
+    assert scene.journals() == []
+
+
+async def test_a_large_copy_that_succeeds_is_noted_and_leaves_nothing(scene):
+    put_tree(scene)
+    scene.store.writer.copy_bytes_max = 0
+    await scene.move_tree()
+    assert scene.names() == moved(TREE)
+    assert scene.store.writer.uploads == {}
+    assert scene.journals() == []

@@ -163,6 +163,21 @@ async def test_a_large_file_that_goes_on_after_its_publication_copies_what_is_th
         assert store.writer.sent_bytes == before + 4
 
 
+async def test_a_server_that_copies_no_parts_is_sent_them(staging, store):
+    data = bytearray(pattern(21, 20 * PART))
+    async with on_stage(staging, store) as stage:
+        store.writer.refuses_part_copies = True
+        for number in (3, 11):
+            file = stage.over(store.put("base/a", data))
+            await file.write(number * PART, b"changed")
+            data[number * PART : number * PART + 7] = b"changed"
+            assert await closed(file)
+            assert stage.data() == data
+        assert store.calls["copy_part"] <= 8, "asked once, not for every file"
+        assert store.writer.uploads == {}
+        assert stage.left_on_disk() == []
+
+
 async def test_a_base_that_is_replaced_while_it_is_copied_is_a_conflict(staging, store):
     async with on_stage(staging, store) as stage:
         file = stage.over(store.put("base/a", pattern(8, 20 * PART)))

@@ -53,6 +53,7 @@ _CODES: dict[type[errors.StsfsError], int] = {
     errors.SessionExpired:         31,
     errors.AccessDenied:           33,
     errors.ArchivedObject:         34,
+    errors.PartCopyRefused:        35,
     errors.StoreFailure:           36,
     errors.DeadlineExceeded:       37,
     errors.ContentMismatch:        38,

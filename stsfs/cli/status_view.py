@@ -46,6 +46,8 @@ def sections(answer: dict[str, Any]) -> Iterator[RenderableType]:
         yield _titled("Cost", fields(cost_rows(cost, answer.get("region"))))
     if cache := answer.get("cache"):
         yield _titled("Cache", fields(_cache(cache) | _disk(answer.get("disk_cache"))))
+    for title, server in _servers(answer.get("writing")):
+        yield _titled(title, fields(server_rows(server)))
     if (writing := answer.get("writing")) and writing["files"]:
         yield _titled("Not in S3 yet", _written(writing))
     if handles := answer.get("handles"):
@@ -185,6 +187,43 @@ def _handles(handles: list[dict[str, Any]], count: int) -> RenderableType:
     if count > len(handles):
         return Group(table, Text(f"and {count - len(handles)} more"))
     return table
+
+
+def _servers(writing: dict[str, Any] | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of each location that is written to: a title, and what is known of its server."""
+    servers = (writing or {}).get("servers", [])
+    for server in servers:
+        where = f" to {printable(str(server['label']))}" if len(servers) > 1 else ""
+        yield f"Writing{where}", server
+
+
+def server_rows(server: dict[str, Any]) -> dict[str, str]:
+    """What a server does with changes, and what that means for those who make them."""
+    rows = {"two writers": str(server["two_writers"])}
+    if verdicts := server.get("conditions"):
+        groups: dict[str, list[str]] = {}
+        for condition, verdict in verdicts.items():
+            groups.setdefault(str(verdict), []).append(condition.replace("_", " "))
+        rows["conditions"] = "; ".join(f"{each}: {', '.join(groups[each])}" for each in groups)
+        rows["known by"] = _FOUND_BY.get(server["found_by"], str(server["found_by"]))
+    if server.get("reason"):
+        rows["not all known"] = printable(str(server["reason"]))
+    if not server.get("copies_parts", True):
+        rows["large files"] = "what did not change is sent again: the server does not copy parts"
+    if count := server.get("uploads_in_doubt"):
+        rows["uploads"] = (
+            f"{count} may have stayed behind in the bucket; a lifecycle rule of the bucket "
+            "with AbortIncompleteMultipartUpload removes them"
+        )
+    return rows
+
+
+_FOUND_BY = {
+    "assumption": "assumption: nothing was asked yet, or it could not be",
+    "option": "--conditional-writes",
+    "probe": "asking the server",
+    "memory": "asking the server, by an earlier mount",
+}
 
 
 def _written(writing: dict[str, Any]) -> RenderableType:

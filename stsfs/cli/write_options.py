@@ -29,7 +29,7 @@ _OPTIONS = (
         type=click.Choice(["auto", "on", "off"]),
         default="auto",
         show_default=True,
-        help="Let S3 refuse to overwrite what another client changed. auto: on AWS.",
+        help="Let S3 refuse to overwrite what another client changed. auto: if it can.",
     ),
     click.option(
         "--acl",

@@ -204,7 +204,7 @@ class MountConfig(PlaceOptions):
     """Where what is being written lies until S3 has it; set where rw is, and only there."""
 
     conditional_writes: ConditionalWrites = "auto"
-    """auto: for AWS itself, and nowhere else."""
+    """auto: where a probe has found that the server honours them."""
 
     acl: str | None = None
     """Canned ACL of new objects; None: `bucket-owner-full-control` on Synapse's locations."""

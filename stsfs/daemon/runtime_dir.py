@@ -106,6 +106,11 @@ def attribute_index() -> Path:
     return staging_root().with_name("attributes.sqlite")
 
 
+def known_servers() -> Path:
+    """What was found out about S3 servers through mounts of this user; not created."""
+    return staging_root().with_name("servers")
+
+
 def staging_root() -> Path:
     """Where mounts keep what S3 has not got yet, unless they are told otherwise; not created."""
     if os.geteuid() == 0 and not os.environ.get("XDG_STATE_HOME"):

@@ -7,14 +7,16 @@ from typing import Any
 
 import trio
 
-from stsfs.daemon import runtime_dir
+from stsfs.daemon import known_servers, runtime_dir
 from stsfs.daemon.config import ConditionalWrites, MountConfig
 from stsfs.daemon.notify import ServiceManager
 from stsfs.daemon.places import Place, Places
 from stsfs.location.rules_place import way_place
 from stsfs.staging.attributes import AttributeIndex
 from stsfs.staging.directory import StagingDirectory
-from stsfs.store.object_store import ObjectWriter
+from stsfs.store.capabilities import set_by_option
+from stsfs.store.probing import probe_capabilities
+from stsfs.store.s3_writer import S3Writer
 from stsfs.supervisor import contained
 from stsfs.vfs.writable import Writable, WritableLocation
 from stsfs.writer.moves import Mover
@@ -48,6 +50,12 @@ class Writing:
         self._config, self._places = config, places
         self._staging = StagingDirectory.open(config.staging_dir, mount_path=config.mount_path)
         self._attributes = AttributeIndex(runtime_dir.attribute_index())
+        self._writers = {
+            place.location_id: object_writer(
+                place, conditional_writes=config.conditional_writes, acl=config.acl
+            )
+            for place in places.all
+        }
         self._locations = {place.location_id: self._location(place) for place in places.all}
 
     def writable(self) -> Writable:
@@ -76,12 +84,34 @@ class Writing:
         async with trio.open_nursery() as nursery:
             for each in self._locations.values():
                 await nursery.start(each.writers.run)
+            self._begin_probes(nursery)
             for place in self._places.all:
                 each = self._locations[place.location_id]
                 arrived_there = partial(arrived_at, place)
                 task = f"recovery of {place.location.label}"
                 await contained(task, recover_at_mount, each.writers, each.mover, arrived_there)
             task_status.started()
+
+    def _begin_probes(self, nursery: trio.Nursery) -> None:
+        """Find out what the servers do that nobody knows yet, while the mount is in use already."""
+        for place in self._places.all:
+            known = self._writers[place.location_id].capabilities
+            if self._config.conditional_writes == "auto" and known.found_by == "assumption":
+                known.begin_probe()
+                nursery.start_soon(contained, "the probe of a server", self._probe, place)
+
+    async def _probe(self, place: Place) -> None:
+        writer, location = self._writers[place.location_id], place.location
+        known, reason = writer.capabilities, "The probe was broken off."
+        try:
+            reason = await probe_capabilities(writer, location.prefix)
+        finally:
+            known.end_probe(reason)
+        if known.is_known:
+            where = (location.uri, location.endpoint_url)
+            await trio.to_thread.run_sync(known_servers.remember, known, *where)
+        else:
+            log.warning("%s: %s (%s)", location.uri, known.two_writers(), known.reason)
 
     async def drain(self) -> list[Pending]:
         """Upload what is not in S3 yet; returns what could not be, and stays on the local disk."""
@@ -121,6 +151,22 @@ class Writing:
                 }
                 for each in pending[:FILES_TOLD]
             ],
+            "servers": [self._server(place) for place in self._places.all],
+        }
+
+    def _server(self, place: Place) -> dict[str, object]:
+        """What is known of the S3 server of one location, and what that means."""
+        writer = self._writers[place.location_id]
+        known = writer.capabilities
+        return {
+            "label": place.location.label,
+            "uri": place.location.uri,
+            "found_by": known.found_by,
+            "reason": known.reason,
+            "conditions": dict(known.verdicts),
+            "two_writers": known.two_writers(),
+            "copies_parts": known.copies_parts,
+            "uploads_in_doubt": writer.uploads.in_doubt_count,
         }
 
     def pending(self) -> list[Pending]:
@@ -135,8 +181,7 @@ class Writing:
     def _location(self, place: Place) -> WritableLocation:
         location = place.location
         name = LocationName(place.location_id, location.uri, location.endpoint_url, location.label)
-        config = self._config
-        writer = object_writer(place, conditional_writes=config.conditional_writes, acl=config.acl)
+        writer = self._writers[place.location_id]
         return WritableLocation(
             place=place.rules_place,
             writers=Writers(name, place.store, writer, self._staging),
@@ -147,15 +192,21 @@ class Writing:
 
 def object_writer(
     place: Place, *, conditional_writes: ConditionalWrites, acl: str | None
-) -> ObjectWriter:
-    """What changes objects of one place, under the conditions that hold there."""
+) -> S3Writer:
+    """What changes objects of one place, under the conditions that hold there.
+
+    With auto, what an earlier probe has found out holds; without one, AWS is believed to honour
+    conditions and other servers are not. Blocks: reads a small file.
+    """
     location = place.location
-    conditions = conditional_writes == "on" or (
-        conditional_writes == "auto" and location.endpoint_url is None
-    )
     if acl is None:
         acl = SYNAPSE_ACL if location.synapse_id is not None else ""
-    return place.store.writer(acl=acl, conditions=conditions)
+    writer = place.store.writer(acl=acl, conditions=location.endpoint_url is None)
+    if conditional_writes == "auto":
+        known_servers.recall(writer.capabilities, location.uri, location.endpoint_url)
+    else:
+        set_by_option(writer.capabilities, honoured=conditional_writes == "on")
+    return writer
 
 
 async def drain(writing: Writing, manager: ServiceManager) -> None:

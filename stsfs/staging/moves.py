@@ -65,6 +65,9 @@ class MoveRecord:
     copied: Mapping[int, str] = field(default_factory=dict)
     """ETags of the copies that were made, by the index of the object."""
 
+    uploads: Mapping[str, int] = field(default_factory=dict)
+    """Multipart uploads that were begun for copies: index of the object by upload id."""
+
     changed_unix_s: float = 0.0
 
 
@@ -92,6 +95,10 @@ class MoveJournal:
     def copied(self, index: int, etag: str) -> None:
         """Note that the copy of one object is there."""
         self._append({"copied": index, "etag": etag}, sync=False)
+
+    def upload(self, index: int, upload_id: str) -> None:
+        """Note that a multipart upload for the copy of one object was begun."""
+        self._append({"upload": upload_id, "object": index}, sync=self._is_durable)
 
     def deleting(self) -> None:
         """Note that all copies are there: from now on the move is finished, never undone.
@@ -170,7 +177,7 @@ def load(path: Path) -> MoveRecord:
     if not 0 <= count <= len(lines):
         raise DamagedRecord("the journal is cut off")
     objects = tuple(_object(line) for line in lines[:count])
-    state, copied = _progress(lines[count:], count)
+    state, copied, uploads = _progress(lines[count:], count)
     return MoveRecord(
         location_uri=header.text("location_uri"),
         endpoint_url=header.optional_text("endpoint_url"),
@@ -180,23 +187,28 @@ def load(path: Path) -> MoveRecord:
         objects=objects,
         state=state,
         copied=copied,
+        uploads=uploads,
         changed_unix_s=header.number("changed_unix_s"),
     )
 
 
-def _progress(lines: list[bytes], count: int) -> tuple[MoveState, dict[int, str]]:
+def _progress(lines: list[bytes], count: int) -> tuple[MoveState, dict[int, str], dict[str, int]]:
     state: MoveState = "copying"
     copied: dict[int, str] = {}
+    uploads: dict[str, int] = {}
     for line in lines[:-1]:  # what follows the last end of a line is torn, or nothing
         try:
             values = Fields.parse(line, "a line of the journal")
             if values.has("state"):
                 state = "deleting" if values.text("state") == "deleting" else state
+            elif values.has("upload"):
+                if 0 <= (index := values.integer("object")) < count:
+                    uploads[values.text("upload")] = index
             elif 0 <= (index := values.integer("copied")) < count:
                 copied[index] = values.text("etag")
         except DamagedRecord:
             continue  # torn, or empty
-    return state, copied
+    return state, copied, uploads
 
 
 def _object(line: bytes) -> MovedObject:

@@ -2,6 +2,8 @@
 
 import enum
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 
@@ -58,6 +60,9 @@ _DENIED_REMEDY = (
     "The bucket's policy or the credentials' own policy does not allow it; "
     "ask the owner of the bucket."
 )
+_DATE_UNIX_S_MIN, _DATE_UNIX_S_MAX = 946_684_800.0, 4_102_444_800.0
+"""The years 2000 to 2099: any other date is a mistake."""
+
 _REGION = re.compile(r"[A-Za-z0-9_-]{1,63}")
 """What may become a part of a host's name."""
 
@@ -98,18 +103,33 @@ def read(head: Head, body: bytes) -> Answer:
     region = head.headers.get(b"x-amz-bucket-region", b"").decode("latin-1") or region
     if not _REGION.fullmatch(region):
         region = ""
-    date = head.headers.get(b"date")
-    server_unix_s = None
-    if date is not None:
-        try:
-            server_unix_s = parsedate_to_datetime(date.decode("latin-1")).timestamp()
-        except ValueError:
-            server_unix_s = None
+    server_unix_s = unix_s_of(head.headers.get(b"date", b"").decode("latin-1"))
     meaning = _meaning(head.status, code, region)
     code = code or f"status {head.status}"
     named = fields.get("Header", "").lower()
     message = fields.get("Message", "")
     return Answer(head.status, code, message, meaning, region, server_unix_s, named)
+
+
+def unix_s_of(date: str) -> float | None:
+    """Seconds since 1970 of an HTTP date; None for one that cannot be right."""
+    try:
+        unix_s = parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError, TypeError, IndexError):  # the parser of mail has gaps
+        return None
+    return unix_s if _DATE_UNIX_S_MIN <= unix_s <= _DATE_UNIX_S_MAX else None
+
+
+@contextmanager
+def understood(what: str) -> Iterator[None]:
+    """Around what reads a server's answer: nonsense there is a StoreFailure, and no bug of ours."""
+    try:
+        yield
+    except (ValueError, ArithmeticError, LookupError, AssertionError, etree.LxmlError) as exc:
+        raise errors.StoreFailure(
+            f"The server's answer cannot be understood: {what} ({exc}).",
+            remedy="Check the endpoint, and what lies between it and here.",
+        ) from exc
 
 
 def _meaning(status: int, code: str, region: str) -> Meaning:

@@ -1,14 +1,17 @@
 """One request that changes something: built for each try, and its refusals understood."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import NamedTuple
 
-from stsfs.errors import AccessDenied, StoreFailure, StsfsError, WriteConflict
+import trio
+
+from stsfs.errors import AccessDenied, StaleVersion, StoreFailure, StsfsError, WriteConflict
 from stsfs.store import answers
 from stsfs.store.answers import Answer, Meaning
-from stsfs.store.dialect import CHECKSUM, Dialect
+from stsfs.store.capabilities import CHECKSUM, Condition, ServerCapabilities
+from stsfs.store.etags import normal_etag
 from stsfs.store.exchange import ErrorInside
 from stsfs.store.http_connection import Connection, Head
 from stsfs.store.look import Look
@@ -17,6 +20,7 @@ from stsfs.store.outgoing import Document, Outgoing
 from stsfs.store.range_transfer import header, whole
 from stsfs.store.signed_bucket import Asked, SignedBucket
 from stsfs.store.sigv4 import EMPTY_SHA256, UNSIGNED, encode_path, encode_query
+from stsfs.store.stored import Stored
 
 _VERBS = {
     "put": "write", "begin": "begin to write", "part": "write a part of",
@@ -28,8 +32,30 @@ _MAY_BE_SILENT = {"abort", "delete", "complete"}
 """radosgw completes an upload, and may tell an empty ETag."""
 
 
+_IF_ABSENT = {
+    "put": Condition.PUT_IF_ABSENT, "complete": Condition.COMPLETE_IF_ABSENT,
+    "copy": Condition.COPY_IF_ABSENT,
+}  # fmt: skip
+_IF_MATCH = {
+    "put": Condition.PUT_IF_MATCH, "complete": Condition.COMPLETE_IF_MATCH,
+    "copy": Condition.COPY_IF_MATCH, "delete": Condition.DELETE_IF_MATCH,
+}  # fmt: skip
+
+
+def _ignored() -> None:
+    """Nobody is interested."""
+
+
 class Gone(StoreFailure):
     """What was to be ended or deleted is not there any more."""
+
+
+class Refused(Exception):
+    """What a change that is a trial raises for a refusal."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"{answer.status} {answer.code}")
+        self.answer = answer
 
 
 class Made(NamedTuple):
@@ -45,7 +71,7 @@ class Change:
     """A request that changes something; `made` sends it, as often as it takes."""
 
     bucket: SignedBucket
-    dialect: Dialect
+    capabilities: ServerCapabilities
     look: Look
     kind: str
     method: str
@@ -55,7 +81,7 @@ class Change:
 
     query: Mapping[str, str] | None = None
     headers: Callable[[], Mapping[str, str]] = dict
-    """Asked anew for each try, because the dialect may have become another one."""
+    """Asked anew for each try, because the server's capabilities may be better known by then."""
 
     expected: Expected | None = None
     source: ObjectVersion | None = None
@@ -66,6 +92,43 @@ class Change:
     patience_s: float | None = None
     """How long the server may work before it answers; None: as for a read."""
 
+    is_checked: bool = True
+    """A body goes with its checksum, where the server knows that."""
+
+    stored: Callable[[str], Awaitable[Stored]] | None = None
+    """Tells what is stored at a key; for changes that write down which ones they came after."""
+
+    lost: Callable[[], None] = _ignored
+    """Told when the request went out, and no answer came."""
+
+    is_trial: bool = False
+    """It is made to see what the server says: nothing is looked at, and Refused is raised."""
+
+    tries: int = field(default=0, init=False)
+    tries_before: int = field(default=0, init=False)
+    """How often it had gone out, and may have happened, before what is known now."""
+
+    looked_at_s: float = field(default=0.0, init=False)
+    """When it was last looked whether what is expected is there; 0: the server does that."""
+
+    lineage: tuple[str, ...] = field(default=(), init=False)
+    """The changes that this one is known to come after, where it had to be looked."""
+
+    refusal: Answer | None = field(default=None, init=False)
+    """The last answer that was neither success nor passing trouble."""
+
+    @property
+    def condition(self) -> Condition | None:
+        """The condition that is meant by `expected`; None where nothing is expected."""
+        if self.expected is None:
+            return None
+        return (_IF_ABSENT if self.expected.etag is None else _IF_MATCH)[self.kind]
+
+    @property
+    def is_unguarded(self) -> bool:
+        """Whether the server does not look for us whether what is expected is there."""
+        return self.condition is not None and not self.capabilities.honours(self.condition)
+
     async def made(self) -> Made:
         """What the server has made.
 
@@ -75,18 +138,20 @@ class Change:
         outgoing: Outgoing | None = None
         if self.body is not None:
             outgoing = Outgoing(self.body, trouble, self.bucket.counters.of(self.kind))
-        looked, sent = False, dict[str, str]()
+        sent = dict[str, str]()
+        if not self.is_trial and (self.expected is not None or self.source is not None):
+            await self.capabilities.settled()
 
         async def ask() -> Asked:
-            nonlocal looked
+            self.tries_before = self.tries
+            await self._look_before()
+            self.tries += 1
             sent.clear()
             sent.update(self.headers())
             sent.update(self._conditions())
-            if not self.dialect.conditions and not looked:
-                looked = True
-                await self._look_before()
             if outgoing is not None:
-                checksum = await outgoing.prepare(checksum=self.dialect.checksums)
+                is_checked = self.is_checked and self.capabilities.checksums
+                checksum = await outgoing.prepare(checksum=is_checked)
                 if checksum:
                     sent[CHECKSUM] = checksum
             return self._asked(dict(sent), outgoing)
@@ -105,12 +170,21 @@ class Change:
                 right=self.right,
             )
         except AccessDenied as denied:
-            await self._denied_or_gone(denied)
+            if not self.is_trial:
+                await self._denied_or_gone(denied)
             raise
-        if self.source is not None and not self.dialect.conditions:
-            # radosgw ignores x-amz-copy-source-if-match: only now it is known what was copied.
-            await self._look(self.source.key, self.source.etag)
+        if not self._is_source_guarded():
+            await self.look_at_source()  # only now it is known what was copied
         return made
+
+    async def look_at_source(self) -> None:
+        """Raise WriteConflict unless what is copied is there, in the version that is meant."""
+        assert self.source is not None
+        await self._look(self.source.key, self.source.etag)
+
+    async def look_at_target(self, etag: str | None) -> None:
+        """Raise WriteConflict unless this version is at the key; None: unless nothing is."""
+        await self._look(self.key, etag)
 
     def _asked(self, signed: Mapping[str, str], outgoing: Outgoing | None) -> Asked:
         payload = EMPTY_SHA256
@@ -127,6 +201,7 @@ class Change:
             payload,
             outgoing or self.document,
             self.patience_s,
+            self.lost,
         )
 
     def _conditions(self) -> dict[str, str]:
@@ -134,32 +209,53 @@ class Change:
         if self.source is not None:
             path = encode_path(f"/{self.bucket.name}/{self.source.key}")
             found["x-amz-copy-source"] = path
-            found["x-amz-copy-source-if-match"] = self.source.etag
-        if self.expected is not None and self.dialect.conditions:
+            if self.capabilities.sends(Condition.COPY_SOURCE_IF_MATCH):
+                found["x-amz-copy-source-if-match"] = self.source.etag
+        if self.expected is not None and not self.is_unguarded:
             if self.expected.etag is None:
                 found["if-none-match"] = "*"
             else:
                 found["if-match"] = self.expected.etag
         return found
 
+    def _conditions_in(self, sent: Mapping[str, str]) -> list[Condition]:
+        """The conditions behind the headers that were sent."""
+        asked = []
+        if "x-amz-copy-source-if-match" in sent:
+            asked.append(Condition.COPY_SOURCE_IF_MATCH)
+        if self.condition is not None and sent.keys() & {"if-match", "if-none-match"}:
+            asked.append(self.condition)
+        return asked
+
+    def _is_source_guarded(self) -> bool:
+        honoured = self.capabilities.honours(Condition.COPY_SOURCE_IF_MATCH)
+        return self.source is None or honoured or self.is_trial
+
     async def _received(self, connection: Connection, head: Head, checksum: str) -> Made:
         body = await whole(connection, head)
-        inside = answers.read_inside(head, body)
+        with answers.understood(self._what()):
+            inside = answers.read_inside(head, body)
         if inside is not None:
             raise ErrorInside(inside)
         _, fields = answers.document(body)
-        etag = fields.get("ETag", "") or header(head, b"etag")
+        etag = normal_etag(fields.get("ETag", "") or header(head, b"etag"))
         upload_id = fields.get("UploadId", "")
         told = upload_id if self.kind == "begin" else etag
         if not told and self.kind not in _MAY_BE_SILENT:
             raise StoreFailure(f"The server does not tell what became of it: {self._what()}.")
-        if etag and not etag.startswith('"'):
-            etag = f'"{etag}"'  # listings have the quotes, and this will be compared with them
         return Made(etag, fields.get("ChecksumCRC32C", "") or checksum, upload_id)
 
     def _again(self, answer: Answer, sent: Mapping[str, str]) -> bool:
         """Whether the next try is another request. Raises what an answer means here only."""
-        if self.dialect.learn(answer, sent):
+        self.refusal = answer
+        if self.is_trial and answer.meaning in {Meaning.STALE, Meaning.FINAL}:
+            if answer.status != 501 and self.capabilities.learn(answer, sent, ()):
+                return True
+            raise Refused(answer)
+        # A refusal to copy a part is about the operation itself, see uploads.why_not_copied.
+        if self.kind != "part_copy" and self.capabilities.learn(
+            answer, sent, self._conditions_in(sent)
+        ):
             return True
         if answer.meaning is not Meaning.STALE:
             return False
@@ -181,16 +277,37 @@ class Change:
             return
         try:
             await self._look(key, etag)
+            if self.source is not None and self.expected is not None and self.expected.etag:
+                await self._look(self.key, self.expected.etag)
         except (WriteConflict, Gone) as gone:
             raise gone from denied
         except StsfsError:
             return
 
     async def _look_before(self) -> None:
-        if self.expected is not None:
-            await self._look(self.key, self.expected.etag)
-        if self.source is not None and self.kind == "copy":
-            await self._look(self.source.key, self.source.etag)
+        """Before each try: nothing has changed that the server would not look at."""
+        if self.is_unguarded:
+            assert self.expected is not None
+            self.looked_at_s = trio.current_time()
+            if self.stored is None or self.expected.etag is None:
+                await self._look(self.key, self.expected.etag)
+            else:
+                await self._look_into(self.expected.etag, self.stored)
+        if self.kind == "copy" and not self._is_source_guarded():
+            await self.look_at_source()
+
+    async def _look_into(self, etag: str, stored: Callable[[str], Awaitable[Stored]]) -> None:
+        """The same as _look, and what is there tells which changes ours comes after."""
+        try:
+            found = await stored(self.key)
+        except StaleVersion as gone:
+            raise _conflict(self.key) from gone
+        except AccessDenied:  # also where there is none
+            await self._look(self.key, etag)
+            return
+        if found.etag != etag:
+            raise _conflict(self.key)
+        self.lineage = found.lineage()
 
     async def _look(self, key: str, etag: str | None) -> None:
         """Raise WriteConflict unless a listing shows what is expected; Gone for a delete."""

@@ -16,6 +16,10 @@ from stsfs.store.retry import Trouble
 T = TypeVar("T")
 
 
+def _ignored() -> None:
+    """Nobody is interested."""
+
+
 class Attempt(NamedTuple):
     """One try of a request: where it goes, and what is sent there."""
 
@@ -29,6 +33,9 @@ class Attempt(NamedTuple):
     body: OutgoingBody | None = None
     patience_s: float | None = None
     """How long the server may work before it answers; None: as for a read."""
+
+    lost: Callable[[], None] = _ignored
+    """Told when the request went out, and no answer came: it may have been carried out."""
 
 
 class ErrorInside(Exception):
@@ -57,18 +64,28 @@ async def exchange(
     fresh = False
     with count.failing():
         while True:
-            pool, request, repair, body, patience_s = await attempt()
+            pool, request, repair, body, patience_s, lost = await attempt()
             try:
                 connection = await pool.take(ahead=ahead, fresh=fresh)
+                in_doubt = True
                 try:
                     count.requests += 1
                     head = await connection.ask(request(), body, patience_s=patience_s)
                     if head.status in {200, 204, 206}:
-                        return await receive(connection, head)
-                    answer = answers.read(head, await whole(connection, head))
+                        result = await receive(connection, head)
+                        in_doubt = False
+                        return result
+                    in_doubt = False
+                    answer = _error(trouble.what, head, await whole(connection, head))
                 except ErrorInside as inside:
+                    in_doubt = False
                     answer = inside.answer
+                except ConnectionBroken as broken:
+                    in_doubt = not broken.unused
+                    raise
                 finally:
+                    if in_doubt:  # a cancellation included
+                        lost()
                     pool.give_back(connection)
             except ConnectionBroken as broken:
                 fresh = broken.unused
@@ -82,3 +99,8 @@ async def exchange(
                 else:
                     await repair(answer)
             count.retries += 1
+
+
+def _error(what: str, head: Head, body: bytes) -> Answer:
+    with answers.understood(what):
+        return answers.read(head, body)

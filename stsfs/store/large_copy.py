@@ -2,12 +2,13 @@
 
 import logging
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import trio
 
-from stsfs.errors import StaleVersion, StsfsError, WriteConflict
-from stsfs.store.object_store import ObjectVersion, ObjectWriter, Part
+from stsfs.errors import PartCopyRefused, StaleVersion, StsfsError, WriteConflict
+from stsfs.store.object_store import Expected, ObjectVersion, ObjectWriter, Part, Traits
 
 log = logging.getLogger(__name__)
 
@@ -23,18 +24,45 @@ async def copy_in_parts(
     key: str,
     storage_class: str,
     part_bytes: int = PART_BYTES,
+    *,
+    expected: Expected | None = None,
+    on_upload: Callable[[str], Awaitable[None]] | None = None,
 ) -> str:
-    """See ObjectWriter.copy. An upload that does not come to its end is given up."""
+    """See ObjectWriter.copy. An upload that does not come to its end is given up.
+
+    A server may refuse to copy into an upload of one kind only: then it is tried with another.
+    """
     try:
         traits = replace(await writer.traits(source), storage_class=storage_class)
     except StaleVersion as stale:
         raise WriteConflict(stale.sentence) from stale
-    write_id = uuid.uuid4().hex
-    upload_id = await writer.begin_upload(key, traits, write_id=write_id)
+    part_bytes = max(part_bytes, -(-source.size_bytes // PARTS_MAX))
     try:
-        part_bytes = max(part_bytes, -(-source.size_bytes // PARTS_MAX))
+        return await _copied(writer, source, key, traits, part_bytes, expected, on_upload)
+    except PartCopyRefused:
+        if not writer.copies_parts:
+            raise
+        return await _copied(writer, source, key, traits, part_bytes, expected, on_upload)
+
+
+async def _copied(
+    writer: ObjectWriter,
+    source: ObjectVersion,
+    key: str,
+    traits: Traits,
+    part_bytes: int,
+    expected: Expected | None,
+    on_upload: Callable[[str], Awaitable[None]] | None,
+) -> str:
+    write_id = uuid.uuid4().hex
+    upload_id = await writer.begin_upload(key, traits, write_id=write_id, with_copies=True)
+    try:
+        if on_upload is not None:
+            await on_upload(upload_id)
         parts = await _parts(writer, source, key, upload_id, part_bytes)
-        return await writer.complete_upload(key, upload_id, parts, expected=None, write_id=write_id)
+        return await writer.complete_upload(
+            key, upload_id, parts, expected=expected, write_id=write_id
+        )
     except BaseException:  # a cancellation included
         await _give_up(writer, key, upload_id)
         raise

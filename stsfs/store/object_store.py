@@ -1,6 +1,6 @@
 """What stsfs asks of an object store, and the values that travel there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -137,15 +137,24 @@ class ObjectWriter(Protocol):
     not there), AccessDenied, NotFound (the bucket), TokenRejected, SynapseRefusal, SessionExpired,
     DeadlineExceeded (no progress for that long) or StoreFailure. A change whose answer was lost is
     recognised by `write_id`, a text of its own for each change: it is stored with the object.
+
+    Where a server ignores conditions, it is looked before a change what is there, and once more a
+    little later whether the change has lasted: WriteConflict may thus come after it has happened.
     """
+
+    @property
+    def copies_parts(self) -> bool:
+        """Whether copy_part is worth a try: False once the server has refused it."""
 
     async def put(
         self, key: str, body: Body, traits: Traits, *, expected: Expected | None, write_id: str
     ) -> str:
         """Make or replace an object; returns its ETag. expected None: whatever is there."""
 
-    async def begin_upload(self, key: str, traits: Traits, *, write_id: str) -> str:
-        """Begin a multipart upload; returns its id."""
+    async def begin_upload(
+        self, key: str, traits: Traits, *, write_id: str, with_copies: bool = False
+    ) -> str:
+        """Begin a multipart upload; returns its id. with_copies: copy_part will be used in it."""
 
     async def upload_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
         """Send one part, in place of one with the same number."""
@@ -155,7 +164,8 @@ class ObjectWriter(Protocol):
     ) -> Part:
         """Make bytes [start, stop) of exactly this version a part, without moving them.
 
-        Raises WriteConflict if source is gone.
+        Raises WriteConflict if source is gone, and PartCopyRefused where the server does not do
+        that: then the bytes have to be sent, with upload_part.
         """
 
     async def complete_upload(
@@ -175,17 +185,26 @@ class ObjectWriter(Protocol):
     async def abort_upload(self, key: str, upload_id: str) -> None:
         """Give an upload up; one that is gone is no error."""
 
-    async def copy(self, source: ObjectVersion, key: str, *, storage_class: str = "") -> str:
+    async def copy(
+        self,
+        source: ObjectVersion,
+        key: str,
+        *,
+        storage_class: str = "",
+        expected: Expected | None = None,
+        on_upload: Callable[[str], Awaitable[None]] | None = None,
+    ) -> str:
         """Copy exactly this version, with what is stored beside it; returns the copy's ETag.
 
-        In parts above 5 GiB. Replaces what is at key. Raises WriteConflict if source is gone.
+        Replaces what is at key if it is what is expected; None: whatever it is. In parts above
+        5 GiB: on_upload is told the id of that upload before anything is copied. Raises
+        WriteConflict if source is gone, or something else than expected is at key.
         """
 
     async def delete(self, key: str, *, expected: Expected | None = None) -> None:
         """Delete an object; one that is gone is no error.
 
-        With expected, and where the server knows conditions, another version stays and is
-        WriteConflict.
+        With expected, another version stays and is WriteConflict.
         """
 
     async def traits(self, version: ObjectVersion) -> Traits:

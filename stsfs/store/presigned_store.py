@@ -3,13 +3,13 @@
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple, TypeVar
 
 from stsfs.errors import StoreFailure
-from stsfs.store.answers import Answer, Meaning
+from stsfs.store.answers import Answer, Meaning, unix_s_of
 from stsfs.store.counters import StoreCounters
 from stsfs.store.endpoint import checked_tls
+from stsfs.store.etags import normal_etag
 from stsfs.store.exchange import Attempt, exchange
 from stsfs.store.http_connection import Connection, Head
 from stsfs.store.http_pool import HostPools
@@ -192,8 +192,5 @@ async def _probed(key: str, connection: Connection, head: Head) -> Probed:
         size_bytes = head.length_bytes
     if size_bytes is None:
         raise StoreFailure(f"The server does not tell how long {key!r} is.")
-    try:
-        modified = parsedate_to_datetime(header(head, b"last-modified")).timestamp()
-    except ValueError:
-        modified = 0.0
-    return Probed(etag, size_bytes, modified)
+    modified = unix_s_of(header(head, b"last-modified")) or 0.0
+    return Probed(normal_etag(etag), size_bytes, modified)

@@ -6,6 +6,7 @@ import trio
 
 from stsfs.errors import StaleVersion, StoreFailure
 from stsfs.store.counters import KindCount
+from stsfs.store.etags import normal_etag
 from stsfs.store.http_connection import Connection, Head
 from stsfs.store.http_wire import TURN_BYTES, ConnectionBroken
 from stsfs.store.object_store import ObjectVersion, RangeSink
@@ -114,7 +115,7 @@ def check_range_head(head: Head, version: ObjectVersion, start: int, stop: int) 
 
 def _check_etag(head: Head, version: ObjectVersion) -> None:
     """Some servers ignore If-Match."""
-    if header(head, b"etag") != version.etag:
+    if normal_etag(header(head, b"etag")) != version.etag:
         raise StaleVersion(f"{version.key!r} was replaced.")
 
 

@@ -5,7 +5,9 @@ from contextlib import aclosing
 import trio
 
 from stsfs.errors import AccessDenied, StaleVersion, StoreFailure
+from stsfs.store.answers import understood
 from stsfs.store.counters import StoreCounters
+from stsfs.store.etags import normal_etag
 from stsfs.store.http_connection import Connection, Head
 from stsfs.store.list_page import ListPageParser
 from stsfs.store.look import is_gone
@@ -125,18 +127,20 @@ class S3Store:
             pairs["continuation-token"] = token
         if start_after:
             pairs["start-after"] = start_after
-        count = self.counters.of("list")
+        count, what = self.counters.of("list"), f"list {prefix!r}"
 
         async def receive(connection: Connection, head: Head) -> ListPage:
             parser = ListPageParser()
             async with aclosing(connection.body(head)) as pieces:
                 async for piece in pieces:
                     count.received_bytes += len(piece)
-                    parser.feed(piece)
+                    with understood(what):
+                        parser.feed(piece)
                     await trio.lowlevel.checkpoint()
-            return await parser.page()
+            with understood(what):
+                return _with_normal_etags(await parser.page())
 
-        trouble = self._bucket.trouble(f"list {prefix!r}")
+        trouble = self._bucket.trouble(what)
         query = encode_query(pairs)
 
         async def ask() -> Asked:
@@ -152,3 +156,10 @@ class S3Store:
         page = await self.list_page(key, keys_max=1, delimiter="")
         found = page.objects[0] if page.objects else None
         return found if found is not None and found.key == key else None
+
+
+def _with_normal_etags(page: ListPage) -> ListPage:
+    if all(each.etag.startswith('"') for each in page.objects):
+        return page
+    objects = [each._replace(etag=normal_etag(each.etag)) for each in page.objects]
+    return page._replace(objects=objects)

@@ -5,13 +5,22 @@ CompleteMultipartUpload, AbortMultipartUpload, CopyObject, DeleteObject), and in
 "Add preconditions to S3 operations with conditional requests" and "Checking object integrity".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from xml.sax.saxutils import escape
 
-from stsfs.errors import AccessDenied, StaleVersion, StoreFailure, WriteConflict
+import trio
+
+from stsfs.errors import (
+    AccessDenied,
+    PartCopyRefused,
+    StaleVersion,
+    StoreFailure,
+    StsfsError,
+    WriteConflict,
+)
 from stsfs.store.answers import Answer
+from stsfs.store.capabilities import ALGORITHM, ServerCapabilities
 from stsfs.store.change import Change, Gone
-from stsfs.store.dialect import ALGORITHM, Dialect
 from stsfs.store.large_copy import PART_BYTES, copy_in_parts
 from stsfs.store.look import Look, is_gone
 from stsfs.store.object_store import Body, Expected, ObjectVersion, Part, Traits
@@ -19,20 +28,28 @@ from stsfs.store.outgoing import Document
 from stsfs.store.signed_bucket import Asked, SignedBucket
 from stsfs.store.sigv4 import encode_path
 from stsfs.store.stored import Stored, headers_of, receive_stored
+from stsfs.store.uploads import UploadBook, why_not_copied
 
 COPY_BYTES_MAX = 5 << 30
 """What one CopyObject may copy."""
 
 _PUT, _DELETE = "s3:PutObject", "s3:DeleteObject"
 _COPY = f"{_PUT}, or s3:GetObject of what is copied,"
+_CHECKSUM = "<ChecksumCRC32C>{}</ChecksumCRC32C>"
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+
+
+RECHECK_S_MIN, RECHECK_S_MAX = 0.05, 2.0
+"""When it is looked whether a change has lasted, on a server without conditions."""
 
 
 class S3Writer:
     """Changes to one bucket; made by S3Store.writer.
 
-    Where the server knows no conditions, it is looked before a change what is there. Another
-    client's change between that look and ours is lost: the race that such a server leaves.
+    Where the server does not honour the condition of a change, it is looked before it what is
+    there, and afterwards whether the change has lasted: as long after it as another client of the
+    same speed can have been between its own look and its own change. A client that is slower than
+    that can still replace ours unseen: this is the race that such a server leaves.
     """
 
     def __init__(
@@ -45,39 +62,58 @@ class S3Writer:
         copy_bytes_max: int = COPY_BYTES_MAX,
         copy_part_bytes: int = PART_BYTES,
     ) -> None:
-        """Objects of more than copy_bytes_max are copied in parts of copy_part_bytes."""
-        self._bucket = bucket
+        """conditions: they are believed in until more is known, see ServerCapabilities.
+
+        Objects of more than copy_bytes_max are copied in parts of copy_part_bytes.
+        """
+        self.bucket = bucket
+        self.capabilities = ServerCapabilities(acl=acl, conditions=conditions)
+        self.uploads = UploadBook()
         self._look = look
-        self._dialect = Dialect(acl=acl, conditions=conditions)
         self._copy_bytes_max = copy_bytes_max
         self._copy_part_bytes = copy_part_bytes
+
+    @property
+    def copies_parts(self) -> bool:
+        """See ObjectWriter."""
+        return self.capabilities.copies_parts
 
     async def put(
         self, key: str, body: Body, traits: Traits, *, expected: Expected | None, write_id: str
     ) -> str:
         """See ObjectWriter."""
-        change = self._change("put", "PUT", key, _PUT)
-        change.expected, change.body = expected, body
-        change.headers = lambda: headers_of(traits, write_id) | self._acl()
-        change.patience_s = self._bucket.deadline_s / 2
+        change = self.change("put", "PUT", key, _PUT)
+        change.expected, change.body, change.stored = expected, body, self._stored
+        change.headers = lambda: headers_of(traits, write_id, change.lineage) | self.acl()
+        change.patience_s = self.bucket.deadline_s / 2
         return await self._once(change, write_id)
 
-    async def begin_upload(self, key: str, traits: Traits, *, write_id: str) -> str:
-        """See ObjectWriter. One whose answer is lost stays behind, without parts."""
+    async def begin_upload(
+        self, key: str, traits: Traits, *, write_id: str, with_copies: bool = False
+    ) -> str:
+        """See ObjectWriter. One whose answer is lost stays behind, without parts: it is counted."""
+        is_checked = False
 
         def headers() -> dict[str, str]:
-            checked = {ALGORITHM: "CRC32C"} if self._dialect.checksums else {}
-            return headers_of(traits, write_id) | self._acl() | checked
+            nonlocal is_checked
+            known = self.capabilities
+            is_checked = known.checksums and (known.checks_copied_parts or not with_copies)
+            checked = {ALGORITHM: "CRC32C"} if is_checked else {}
+            return headers_of(traits, write_id) | self.acl() | checked
 
-        change = self._change("begin", "POST", key, _PUT, {"uploads": ""})
+        change = self.change("begin", "POST", key, _PUT, {"uploads": ""})
         change.headers = headers
-        return (await change.made()).upload_id
+        change.lost = self.uploads.lost
+        upload_id = (await change.made()).upload_id
+        self.uploads.begun(upload_id, is_checked=is_checked, with_copies=with_copies)
+        return upload_id
 
     async def upload_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
         """See ObjectWriter."""
-        change = self._change("part", "PUT", key, _PUT, _part_of(upload_id, number))
+        change = self.change("part", "PUT", key, _PUT, _part_of(upload_id, number))
         change.body = body
-        change.patience_s = self._bucket.deadline_s / 2
+        change.is_checked = self.uploads.is_checked(upload_id)
+        change.patience_s = self.bucket.deadline_s / 2
         made = await change.made()
         return Part(number, made.etag, made.checksum)
 
@@ -86,12 +122,22 @@ class S3Writer:
     ) -> Part:
         """See ObjectWriter."""
         assert 0 <= start < stop <= source.size_bytes
+        if not self.copies_parts:
+            raise PartCopyRefused(f"The server does not copy parts of {source.key!r}.")
         ranged = {"x-amz-copy-source-range": f"bytes={start}-{stop - 1}"}
-        change = self._change("part_copy", "PUT", key, _COPY, _part_of(upload_id, number))
+        change = self.change("part_copy", "PUT", key, _COPY, _part_of(upload_id, number))
         change.source = source
         change.headers = lambda: ranged
-        change.patience_s = self._bucket.deadline_s
-        made = await change.made()
+        change.patience_s = self.bucket.deadline_s
+        try:
+            made = await change.made()
+        except (AccessDenied, StoreFailure) as failure:
+            why_not = why_not_copied(change.refusal)
+            if why_not is None:
+                raise
+            await change.look_at_source()  # a range of what was replaced may be refused like that
+            self.uploads.learn(upload_id, why_not, self.capabilities)
+            raise PartCopyRefused(failure.sentence, remedy=failure.remedy) from failure
         return Part(number, made.etag, made.checksum)
 
     async def complete_upload(
@@ -104,36 +150,66 @@ class S3Writer:
         write_id: str,
     ) -> str:
         """See ObjectWriter."""
-        change = self._change("complete", "POST", key, _PUT, {"uploadId": upload_id})
+        change = self.change("complete", "POST", key, _PUT, {"uploadId": upload_id})
         change.expected = expected
-        change.document = Document(_joined(parts))
-        change.patience_s = self._bucket.deadline_s
-        return await self._once(change, write_id)
+        change.document = document_of(parts)
+        change.patience_s = self.bucket.deadline_s
+        etag = await self._once(change, write_id)
+        self.uploads.ended(upload_id)
+        return etag
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         """See ObjectWriter."""
         right = "s3:AbortMultipartUpload"
-        change = self._change("abort", "DELETE", key, right, {"uploadId": upload_id})
+        change = self.change("abort", "DELETE", key, right, {"uploadId": upload_id})
         try:
             await change.made()
         except Gone:
-            return
+            pass
+        except StsfsError:
+            self.uploads.left(upload_id)
+            raise
+        self.uploads.ended(upload_id)
 
-    async def copy(self, source: ObjectVersion, key: str, *, storage_class: str = "") -> str:
+    async def copy(
+        self,
+        source: ObjectVersion,
+        key: str,
+        *,
+        storage_class: str = "",
+        expected: Expected | None = None,
+        on_upload: Callable[[str], Awaitable[None]] | None = None,
+    ) -> str:
         """See ObjectWriter."""
         if source.size_bytes > self._copy_bytes_max:
-            return await copy_in_parts(self, source, key, storage_class, self._copy_part_bytes)
+            part_bytes = self._copy_part_bytes
+            return await copy_in_parts(
+                self, source, key, storage_class, part_bytes, expected=expected, on_upload=on_upload
+            )
         stored_as = {"x-amz-storage-class": storage_class} if storage_class else {}
-        change = self._change("copy", "PUT", key, _COPY)
-        change.source = source
-        change.headers = lambda: stored_as | self._acl()
-        change.patience_s = self._bucket.deadline_s
-        return (await change.made()).etag
+        change = self.change("copy", "PUT", key, _COPY)
+        change.source, change.expected = source, expected
+        change.headers = lambda: stored_as | self.acl()
+        change.patience_s = self.bucket.deadline_s
+        try:
+            etag = (await change.made()).etag
+        except WriteConflict:
+            if expected is None:
+                raise
+            found = await self._copied_before(change) if change.tries_before else None
+            if found is None:
+                await change.look_at_target(expected.etag)  # else it is the source
+                raise
+            etag = found
+        if change.is_unguarded:
+            await self._pause_since(change)
+            await change.look_at_target(etag)
+        return etag
 
     async def delete(self, key: str, *, expected: Expected | None = None) -> None:
         """See ObjectWriter."""
         assert expected is None or expected.etag is not None
-        change = self._change("delete", "DELETE", key, _DELETE)
+        change = self.change("delete", "DELETE", key, _DELETE)
         change.expected = expected
         try:
             await change.made()
@@ -163,13 +239,15 @@ class S3Writer:
             return None
         return stored.etag if stored.write_id == write_id else None
 
-    def _change(
+    def change(
         self, kind: str, method: str, key: str, right: str, query: Mapping[str, str] | None = None
     ) -> Change:
-        return Change(self._bucket, self._dialect, self._look, kind, method, key, right, query)
+        """A request that changes something, to be filled in."""
+        return Change(self.bucket, self.capabilities, self._look, kind, method, key, right, query)
 
-    def _acl(self) -> dict[str, str]:
-        return {"x-amz-acl": self._dialect.acl} if self._dialect.acl else {}
+    def acl(self) -> dict[str, str]:
+        """The header that what makes an object is sent with."""
+        return {"x-amz-acl": self.capabilities.acl} if self.capabilities.acl else {}
 
     async def _once(self, change: Change, write_id: str) -> str:
         """The ETag of what a change has made, also if it did so when an answer was lost."""
@@ -179,13 +257,49 @@ class S3Writer:
             written = await self.written(change.key, write_id)
             if written is None:
                 raise
-            return written
+            etag = written
         if not etag:
             written = await self.written(change.key, write_id)
             if written is None:
                 raise StoreFailure(f"The server does not tell what became of {change.key!r}.")
-            return written
+            etag = written
+        if change.is_unguarded:
+            await self._check_that_it_lasts(change, etag, write_id)
         return etag
+
+    async def _check_that_it_lasts(self, change: Change, etag: str, write_id: str) -> None:
+        """Raise WriteConflict if somebody has replaced the change who had not seen it."""
+        await self._pause_since(change)
+        try:
+            stored = await self._stored(change.key)
+        except (StaleVersion, AccessDenied):  # gone, or it may not be read
+            await change.look_at_target(etag)
+            return
+        if write_id not in stored.lineage():
+            raise WriteConflict(
+                f"{change.key!r} was overwritten by another client at the same moment; "
+                "the server does not prevent that."
+            )
+
+    async def _pause_since(self, change: Change) -> None:
+        """Until another client that had looked before the change has most likely made its own."""
+        taken_s = trio.current_time() - change.looked_at_s
+        await trio.sleep(min(RECHECK_S_MAX, max(RECHECK_S_MIN, 2 * taken_s)))
+
+    async def _copied_before(self, change: Change) -> str | None:
+        """The ETag of what is at the target, if an earlier try of this copy has made it.
+
+        A copy takes along what is stored beside the bytes, the id of a change included.
+        """
+        assert change.source is not None
+        try:
+            found = await self._stored(change.key)
+            if found.etag == change.source.etag:
+                return found.etag
+            source = await self._stored(change.source.key, change.source)
+        except (StaleVersion, AccessDenied):
+            return None
+        return found.etag if source.write_id and found.write_id == source.write_id else None
 
     async def _stored(self, key: str, version: ObjectVersion | None = None) -> Stored:
         """What is stored with an object as it is now, or with this version of it.
@@ -204,23 +318,23 @@ class S3Writer:
             was, ranged = ranged, ranged and answer.status != 416
             return was and not ranged  # an empty object has no first byte
 
-        trouble = self._bucket.trouble(f"look at {key!r}")
-        return await self._bucket.exchange("traits", ask, receive_stored, trouble, again=again)
+        trouble = self.bucket.trouble(f"look at {key!r}")
+        return await self.bucket.exchange("traits", ask, receive_stored, trouble, again=again)
 
 
 def _part_of(upload_id: str, number: int) -> dict[str, str]:
     return {"partNumber": str(number), "uploadId": upload_id}
 
 
-def _joined(parts: Sequence[Part]) -> str:
-    """The document that names the parts of a whole."""
+def document_of(parts: Sequence[Part]) -> Document:
+    """What names the parts of a whole."""
     numbers = [part.number for part in parts]
     assert numbers == list(range(1, len(parts) + 1)), "S3 wants no gaps where parts have checksums"
-    return (
+    return Document(
         f'<CompleteMultipartUpload xmlns="{_NAMESPACE}">'
         + "".join(
             f"<Part><PartNumber>{part.number}</PartNumber><ETag>{escape(part.etag)}</ETag>"
-            + (f"<ChecksumCRC32C>{part.checksum}</ChecksumCRC32C>" if part.checksum else "")
+            + (_CHECKSUM.format(escape(part.checksum)) if part.checksum else "")
             + "</Part>"
             for part in parts
         )

@@ -40,6 +40,10 @@ class Lease(Protocol):
         """Newer credentials than those that the store refused."""
 
 
+def _ignored() -> None:
+    """Nobody is interested."""
+
+
 class Asked(NamedTuple):
     """One request, before it is signed."""
 
@@ -60,6 +64,9 @@ class Asked(NamedTuple):
     body: OutgoingBody | None = None
     patience_s: float | None = None
     """How long the server may work before it answers; None: as for a read."""
+
+    lost: Callable[[], None] = _ignored
+    """See exchange.Attempt."""
 
 
 def _never(_: Answer) -> bool:
@@ -129,6 +136,7 @@ class SignedBucket:
                 repair,
                 asked.body,
                 asked.patience_s,
+                asked.lost,
             )
 
         return await exchange(kind, attempt, receive, trouble, self.counters, ahead=ahead)

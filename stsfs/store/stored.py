@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from stsfs.errors import StoreFailure
+from stsfs.store.etags import normal_etag
 from stsfs.store.http_connection import Connection, Head
 from stsfs.store.object_store import Traits
 from stsfs.store.range_transfer import header, whole
@@ -10,6 +11,11 @@ from stsfs.store.range_transfer import header, whole
 _META = "x-amz-meta-"
 _WRITE = "stsfs-write"
 """The user metadata that tells which change an object came from."""
+
+_AFTER = "stsfs-after"
+"""Which changes were seen before that one; only where the server does not look for us."""
+
+LINEAGE_MAX = 8
 
 
 class Stored(NamedTuple):
@@ -21,11 +27,23 @@ class Stored(NamedTuple):
 
     traits: Traits
 
+    after: tuple[str, ...] = ()
+    """Ids of the changes that it is known to have come after, the latest first."""
 
-def headers_of(traits: Traits, write_id: str) -> dict[str, str]:
-    """The headers that store traits and the id of a change. Raises StoreFailure."""
+    def lineage(self) -> tuple[str, ...]:
+        """What the next change of it tells that it came after."""
+        return tuple(each for each in (self.write_id, *self.after) if each)[:LINEAGE_MAX]
+
+
+def headers_of(traits: Traits, write_id: str, after: tuple[str, ...] = ()) -> dict[str, str]:
+    """The headers that store traits, the id of a change, and those before it.
+
+    Raises StoreFailure.
+    """
     found = {f"{_META}{name}": value for name, value in traits.metadata.items()}
     found[_META + _WRITE] = write_id
+    if after:
+        found[_META + _AFTER] = " ".join(after)
     if traits.content_type:
         found["content-type"] = traits.content_type
     if traits.storage_class:
@@ -46,6 +64,7 @@ async def receive_stored(connection: Connection, head: Head) -> Stored:
         text = name.decode("latin-1")
         if text.startswith(_META):
             metadata[text.removeprefix(_META)] = value.decode(errors="replace")
-    write_id = metadata.pop(_WRITE, "")
+    write_id, after = metadata.pop(_WRITE, ""), metadata.pop(_AFTER, "")
     traits = Traits(metadata, header(head, b"content-type"), header(head, b"x-amz-storage-class"))
-    return Stored(header(head, b"etag"), write_id, traits)
+    etag = normal_etag(header(head, b"etag"))
+    return Stored(etag, write_id, traits, tuple(after.split())[:LINEAGE_MAX])

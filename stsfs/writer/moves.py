@@ -11,7 +11,7 @@ from functools import partial
 
 import trio
 
-from stsfs.errors import AlreadyExists, StsfsError, WriteConflict
+from stsfs.errors import AccessDenied, AlreadyExists, StsfsError, WriteConflict
 from stsfs.staging.directory import StagingDirectory
 from stsfs.staging.moves import MovedObject, MoveJournal, MoveRecord
 from stsfs.store.object_store import (
@@ -90,6 +90,8 @@ class Mover:
         """
         record = await trio.to_thread.run_sync(journal.load)
         objects = record.objects
+        for upload_id, index in record.uploads.items():
+            await self._abort(objects[index].target_key, upload_id)
         sources = await self._listed(_common_prefix([each.source_key for each in objects]))
         targets = await self._listed(_common_prefix([each.target_key for each in objects]))
         copies = _copies(record, targets)
@@ -157,14 +159,28 @@ class Mover:
                 self._location.location_id, each.source_key, each.etag, each.size_bytes
             )
             copies[each.target_key] = ""  # under way: it may be there, whatever is answered
+
+            async def note_upload(upload_id: str) -> None:
+                await trio.to_thread.run_sync(journal.upload, index, upload_id)
+
             etag = await self._writer.copy(
-                source, each.target_key, storage_class=each.storage_class
+                source,
+                each.target_key,
+                storage_class=each.storage_class,
+                on_upload=note_upload,
             )
             copies[each.target_key] = etag
             await trio.to_thread.run_sync(journal.copied, index, etag)
 
         calls = (partial(copy, index, each) for index, each in enumerate(objects))
         await work_off(calls, at_once=self._copies_max)
+
+    async def _abort(self, key: str, upload_id: str) -> None:
+        """Give up the upload of a process that died; where that is denied, it stays behind."""
+        try:
+            await self._writer.abort_upload(key, upload_id)
+        except AccessDenied as denied:
+            log.warning("the upload %s of %r stays behind: %s", upload_id, key, denied)
 
     async def _undo(
         self, objects: Sequence[MovedObject], copies: Mapping[str, str], target_path: str

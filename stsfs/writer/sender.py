@@ -256,8 +256,8 @@ class Sender:
         try:
             return await self._send_parts(file, holds=is_late)
         except PartCopyRefused as refused:
-            log.warning("parts are sent from here instead of copied inside S3: %s", refused)
-            self._wire.copies_parts = False
+            log.info("parts are sent from here instead of copied inside S3: %s", refused)
+            assert not self._wire.writer.copies_parts, "the next plan has no copies"
             await self.give_up()
             return None
         except Gone:
@@ -317,7 +317,7 @@ class Sender:
                 await self.give_up()
         _raise_if_abandoned(file)
         if self.upload is None:
-            copied = content.unchanged() if self._wire.copies_parts else ()
+            copied = content.unchanged() if self._wire.writer.copies_parts else ()
             pieces = plan_pieces(content.size_bytes, copied)
             layout: Layout = StreamLayout() if pieces is None else PlannedLayout(pieces)
             return await self._begin(file, layout, is_final=True)
@@ -327,7 +327,10 @@ class Sender:
         write_id, base = new_write_id(), self._content.base
         changes = file.changes
         upload_id = await self._wire.writer.begin_upload(
-            file.key, file.traits(is_final=is_final), write_id=write_id
+            file.key,
+            file.traits(is_final=is_final),
+            write_id=write_id,
+            with_copies=layout.has_copies,
         )
         upload = Upload(self._wire, self._content, file.key, upload_id, write_id, layout, base)
         upload.after_part = self._note_part

@@ -115,9 +115,6 @@ class Wire:
         self.uploads = trio.CapacityLimiter(uploads_max)
         """Requests with a body; what reads needs connections, too."""
 
-        self.copies_parts = True
-        """Whether the server makes parts of an upload from bytes of another object."""
-
         self.bodies = ByteBudget(BODIES_BYTES_MAX)
         self.orphans: deque[tuple[str, str]] = deque(maxlen=ORPHANS_MAX)
         """Key and id of uploads that could not be given up."""

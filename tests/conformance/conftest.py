@@ -3,8 +3,10 @@
 from contextlib import contextmanager
 
 import pytest
+import trio
 from moto.server import ThreadedMotoServer
 
+from stsfs.demo.file_server.answers import EVERY_CONDITION, Habits
 from stsfs.demo.file_server.server import FileServer
 from stsfs.demo.gate.gate import Gate
 from stsfs.demo.gate.sessions import SessionBook
@@ -34,7 +36,8 @@ def file_house(kind, root):
     (root / BUCKET).mkdir()
     book = SessionBook()
     book.add(KEYS)
-    with FileServer(root) as server, Gate(server.url, book) as gate:
+    habits = Habits(EVERY_CONDITION if kind.startswith("careless") else frozenset())
+    with FileServer(root, habits=habits) as server, Gate(server.url, book) as gate:
         if kind == "signed URLs":
             made = SignedHouse(gate.url)
         elif kind == "Synapse session":
@@ -43,6 +46,8 @@ def file_house(kind, root):
             made = S3House(gate.url, session=session, base="base/", acl=acl)
         else:
             made = S3House(gate.url, conditions=kind == "file server")
+            if kind.endswith("asked"):
+                trio.run(made.ask)
         yield made
         assert [seen for seen in gate.denied if seen.verdict == "AccessDenied"] == []
         made.close()

@@ -6,8 +6,10 @@ from botocore.exceptions import ClientError
 
 from stsfs.credentials.credentials import Credentials
 from stsfs.demo.gate.sessions import Session
+from stsfs.store.capabilities import Verdict
 from stsfs.store.object_store import ObjectVersion
 from stsfs.store.presigned_store import PresignedStore
+from stsfs.store.probing import probe_capabilities
 from stsfs.store.s3_store import S3Store
 from tests.fakes import MemoryStore
 
@@ -16,8 +18,12 @@ KEYS = Session("AKIATEST", "test-secret")
 LISTING = ["memory", "file server", "moto"]
 """Those that list."""
 
-WRITING = [*LISTING, "file server, looking before", "Synapse session"]
-"""Those that have a writer; radosgw joins them in tests/strict."""
+WRITING = [
+    *LISTING, "file server, looking before", "file server, asked", "careless server, asked",
+    "Synapse session",
+]  # fmt: skip
+"""Those that have a writer; radosgw joins them in tests/strict. Those that are asked were probed
+before; the careless one ignores all conditions."""
 
 PART_BYTES_MIN = 5 << 20
 
@@ -54,6 +60,7 @@ class S3House:
         self.base = base
         """What all keys of a test begin with."""
 
+        self.verdicts = {}
         self.decides_races = options.get("conditions", True)
         self._url = url
         self._lease = FixedLease(session or keys)
@@ -76,7 +83,17 @@ class S3House:
         return self._stores[-1]
 
     def writer(self):
-        return self.store().writer(**self._options)
+        made = self.store().writer(**self._options)
+        for condition, verdict in self.verdicts.items():
+            made.capabilities.found(condition, verdict)
+        return made
+
+    async def ask(self):
+        """Find out what the server does; all writers know it from now on."""
+        writer = self.writer()
+        assert await probe_capabilities(writer, self.base) == ""
+        self.verdicts = dict(writer.capabilities.verdicts)
+        self.decides_races = set(self.verdicts.values()) == {Verdict.HONOURED}
 
     def put(self, key, data, **more):
         etag = self._client.put_object(Bucket=BUCKET, Key=key, Body=data, **more)["ETag"]
@@ -123,7 +140,7 @@ class SignedHouse(S3House):
 
 
 class MotoHouse(S3House):
-    """moto looks at conditions of plain writes only."""
+    """moto looks at some conditions and not at others."""
 
     knows_uploads = False
 

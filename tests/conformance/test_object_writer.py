@@ -240,6 +240,23 @@ async def test_a_copy_takes_along_what_is_stored_with_the_object(house):
     assert data_at(house, "x") == b"data"
 
 
+@pytest.mark.parametrize("target", ["missing", "there"])
+async def test_a_copy_replaces_what_is_expected_and_nothing_else(house, target):
+    source = await put(house, "x", b"data")
+    writer, key = house.writer(), f"{house.base}y"
+    wrong, right = Expected(source.etag), Expected(None)
+    if target == "there":
+        wrong, right = right, Expected(house.put(key, b"theirs").etag)
+    before = data_at(house, "y")
+    with pytest.raises(WriteConflict):
+        await writer.copy(source, key, expected=wrong)
+    assert data_at(house, "y") == before
+    etag = await writer.copy(source, key, expected=right)
+    assert data_at(house, "y") == b"data"
+    listed = (await house.store().list_page(key)).objects[0]
+    assert listed.etag == etag
+
+
 async def test_a_delete_spares_another_version_and_does_not_mind_a_missing_one(house):
     version = house.put(f"{house.base}x", b"one")
     house.put(version.key, b"two")

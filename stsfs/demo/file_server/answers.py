@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from typing import Literal, get_args
 
 from stsfs.demo.file_server import uploads
 from stsfs.demo.file_server.checksums import ALGORITHM, HEADER, Checksum
@@ -23,6 +24,9 @@ from stsfs.demo.file_server.store import (
     read_metadata,
 )
 from stsfs.demo.s3_wire import XMLNS, Refusal, RequestHead, plus_unquote, xml_text, xml_values
+
+Condition = Literal["put", "complete", "copy", "copy-source", "delete"]
+"""Changes that can be conditional."""
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _COPY_PIECE_BYTES = 1024 * 1024
@@ -45,11 +49,25 @@ class Answer:
     length_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What servers of less than S3 do otherwise."""
+
+    ignored_conditions: frozenset[Condition] = frozenset()
+    """Changes that happen whatever their conditions say."""
+
+    copies_into_checked: bool = True
+    """UploadPartCopy is done in uploads that have a checksum algorithm."""
+
+
+EVERY_CONDITION: frozenset[Condition] = frozenset(get_args(Condition))
+
+
 class Operations:
     """Decides and stores; `body` yields the request's body, already unframed."""
 
-    def __init__(self, store: FileStore, *, part_bytes_min: int) -> None:
-        self._store = store
+    def __init__(self, store: FileStore, *, part_bytes_min: int, habits: Habits) -> None:
+        self._store, self._habits = store, habits
         self._lister = Lister()
         self._part_bytes_min = part_bytes_min
 
@@ -70,15 +88,17 @@ class Operations:
                 uploads.abort(bucket, key, params["uploadId"])
                 return Answer(204)
             case "DELETE":
-                bucket.delete(key, Conditions(head.header("if-match")))
+                if_match = self._conditions(head, "delete").if_match
+                bucket.delete(key, Conditions(if_match))
                 return Answer(204)
             case "POST" if "uploads" in params:
                 algorithm = head.header(ALGORITHM)
                 upload_id = uploads.create(bucket, key, _metadata(head), algorithm)
                 return _xml("InitiateMultipartUploadResult", _named(head, UploadId=upload_id))
             case "POST" if "uploadId" in params:
+                conditions = self._conditions(head, "complete")
                 status = uploads.complete(
-                    bucket, key, params["uploadId"], b"".join(body), _conditions(head),
+                    bucket, key, params["uploadId"], b"".join(body), conditions,
                     part_bytes_min=self._part_bytes_min,
                 )  # fmt: skip
                 return _xml(
@@ -126,16 +146,24 @@ class Operations:
                 stored = copied | {n: v for n, v in stored.items() if n == STORAGE_CLASS}
         checksum = Checksum(head.header(HEADER))
         if part:
+            if copies and not self._habits.copies_into_checked:
+                uploads.refuse_checked(bucket, key, head.params.get("uploadId", ""))
             number, upload_id = head.params["partNumber"], head.params.get("uploadId", "")
             etag = uploads.put_part(bucket, key, upload_id, number, pieces, checksum)
         else:
             staged = bucket.stage(checksum.over(pieces))
-            etag = bucket.etag_of(bucket.publish(key, staged, stored, _conditions(head)))
+            conditions = self._conditions(head, "copy" if copies else "put")
+            etag = bucket.etag_of(bucket.publish(key, staged, stored, conditions))
         if not copies:
             return Answer(headers=[("etag", etag), *checksum.headers()])
         element = "CopyPartResult" if part else "CopyObjectResult"
         modified = f"<LastModified>{iso_time(int(time.time()))}</LastModified>"
         return _xml(element, f"<ETag>{xml_text(etag)}</ETag>{modified}{checksum.element()}")
+
+    def _conditions(self, head: RequestHead, change: Condition) -> Conditions:
+        if change in self._habits.ignored_conditions:
+            return Conditions()
+        return Conditions(head.header("if-match"), head.header("if-none-match"))
 
     def _source(self, head: RequestHead) -> tuple[Iterator[bytes], dict[str, str]]:
         """The bytes and metadata a copy reads. Raises Refused."""
@@ -144,6 +172,8 @@ class Operations:
         bucket = self._store.bucket(bucket_name)
         fd, status = bucket.open(_utf8(key))
         match_header = head.header("x-amz-copy-source-if-match")
+        if "copy-source" in self._habits.ignored_conditions:
+            match_header = ""
         if match_header and not etag_matches(match_header, bucket.etag_of(status)):
             os.close(fd)
             raise Refused(PRECONDITION_FAILED)
@@ -246,10 +276,6 @@ def _xml(element: str, inner: str) -> Answer:
 def _named(head: RequestHead, **elements: str) -> str:
     everything = {"Bucket": head.bucket, "Key": head.key, **elements}
     return "".join(f"<{name}>{xml_text(text)}</{name}>" for name, text in everything.items())
-
-
-def _conditions(head: RequestHead) -> Conditions:
-    return Conditions(head.header("if-match"), head.header("if-none-match"))
 
 
 def _metadata(head: RequestHead) -> dict[str, str]:

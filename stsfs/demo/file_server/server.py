@@ -14,7 +14,7 @@ from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
 
-from stsfs.demo.file_server.answers import Answer, Operations
+from stsfs.demo.file_server.answers import Answer, Habits, Operations
 from stsfs.demo.file_server.socket_reader import PIECE_BYTES, SocketReader
 from stsfs.demo.file_server.store import EtagOf, FileStore, Refused, etag_of
 from stsfs.demo.file_server.uploads import PART_BYTES_MIN
@@ -50,15 +50,18 @@ class FileServer:
         tls: ssl.SSLContext | None = None,
         port: int = 0,
         etag_of: EtagOf = etag_of,
+        habits: Habits | None = None,
     ) -> None:
         """Bind 127.0.0.1, a free port by default.
 
         `first_byte_delay_s` and `bytes_per_s` (of each connection) imitate a distant S3: 0.02
         and 85e6 are near the real thing. `tls` makes it HTTPS. `etag_of` is for agreeing with
-        another server of the same files.
+        another server of the same files. `habits` imitate servers of less than S3.
         """
         self.requests = RequestLog()
-        self._operations = Operations(FileStore(root, etag_of), part_bytes_min=part_bytes_min)
+        self._operations = Operations(
+            FileStore(root, etag_of), part_bytes_min=part_bytes_min, habits=habits or Habits()
+        )
         self.first_byte_delay_s = first_byte_delay_s
         self.bytes_per_s = bytes_per_s
         self._tls = tls

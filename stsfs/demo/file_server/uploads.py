@@ -77,6 +77,12 @@ def put_part(
     return bucket.etag_of(os.stat(path))
 
 
+def refuse_checked(bucket: BucketDirectory, key: bytes, upload_id: str) -> None:
+    """Raise Refused for an upload whose parts have checksums."""
+    if _upload(bucket, key, upload_id).checked:
+        raise Refused(Refusal(400, "InvalidArgument", "Invalid Argument"))
+
+
 def parts(bucket: BucketDirectory, key: bytes, upload_id: str) -> list[tuple[int, os.stat_result]]:
     """The parts stored so far, by number. Raises Refused."""
     directory = _upload(bucket, key, upload_id).directory
