@@ -116,6 +116,10 @@ class WriteConflict(StsfsError):
     """Another client has changed the object since; ours is kept, see `stsfs recover`."""
 
 
+class TargetChanged(StsfsError):
+    """Another client has changed what a rename would replace, since it was seen here."""
+
+
 class StagingFull(StsfsError):
     """The local disk has no room for what is being written."""
 

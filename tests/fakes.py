@@ -211,11 +211,12 @@ class MemoryWriter:
     async def abort_upload(self, key, upload_id):
         await self._change("abort_upload", key, lambda: self.uploads.pop(upload_id, None))
 
-    async def copy(self, source, key, *, storage_class=""):
+    async def copy(self, source, key, *, storage_class="", expected=None):
         def change():
             found = self._source(source)
             traits = Traits(found.traits.metadata, found.traits.content_type, storage_class)
             etag = f'"{_md5(found.data).hex()}"'
+            self._expect(key, expected)
             return self._make(key, Stored(found.data, etag, "", traits, found.write_id), None)
 
         return await self._change("copy", key, change)

@@ -87,7 +87,11 @@ class ObjectStore(Protocol):
         keys_max: int = 1000,
         delimiter: str = "/",
     ) -> ListPage:
-        """One page of the keys below prefix, rolled up at the next delimiter; empty: none are."""
+        """One page of the keys below prefix, rolled up at the next delimiter; empty: none are.
+
+        A page without rows is the last one. Names are in byte order, begin with prefix, and are
+        hardly more than keys_max; `paging` has what holds from page to page.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +179,18 @@ class ObjectWriter(Protocol):
     async def abort_upload(self, key: str, upload_id: str) -> None:
         """Give an upload up; one that is gone is no error."""
 
-    async def copy(self, source: ObjectVersion, key: str, *, storage_class: str = "") -> str:
+    async def copy(
+        self,
+        source: ObjectVersion,
+        key: str,
+        *,
+        storage_class: str = "",
+        expected: Expected | None = None,
+    ) -> str:
         """Copy exactly this version, with what is stored beside it; returns the copy's ETag.
 
-        In parts above 5 GiB. Replaces what is at key. Raises WriteConflict if source is gone.
+        In parts above 5 GiB. expected None: replaces whatever is at key. Raises WriteConflict if
+        source is gone, or what is expected is not at key.
         """
 
     async def delete(self, key: str, *, expected: Expected | None = None) -> None:

@@ -119,13 +119,20 @@ class S3Writer:
         except Gone:
             return
 
-    async def copy(self, source: ObjectVersion, key: str, *, storage_class: str = "") -> str:
+    async def copy(
+        self,
+        source: ObjectVersion,
+        key: str,
+        *,
+        storage_class: str = "",
+        expected: Expected | None = None,
+    ) -> str:
         """See ObjectWriter."""
         if source.size_bytes > self._copy_bytes_max:
             return await copy_in_parts(self, source, key, storage_class, self._copy_part_bytes)
         stored_as = {"x-amz-storage-class": storage_class} if storage_class else {}
         change = self._change("copy", "PUT", key, _COPY)
-        change.source = source
+        change.source, change.expected = source, expected
         change.headers = lambda: stored_as | self._acl()
         change.patience_s = self._bucket.deadline_s
         return (await change.made()).etag

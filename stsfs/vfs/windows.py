@@ -1,0 +1,59 @@
+"""What single LISTs of long directories have told within the last moment. No requests.
+
+Programs make, move and remove names in their order, or nearly so: one page that begins at a name
+tells about up to a thousand that follow it.
+"""
+
+from collections import deque
+from typing import NamedTuple
+
+import trio
+
+from stsfs.vfs.key_listing import KeyListing
+from stsfs.vfs.listing import FRESH_S
+from stsfs.vfs.nodes import Directory
+
+WINDOWS_MAX = 32
+"""Of up to a page each, in all directories together."""
+
+
+class Windows:
+    """Listings of one page each, which begin at a name in the middle of a directory."""
+
+    def __init__(self) -> None:
+        self._windows: deque[_Window] = deque(maxlen=WINDOWS_MAX)  # begun first first
+        self.forgotten = 0
+        """How often something was forgotten: what was asked before may not be added after."""
+
+    def find(self, directory: Directory, name: bytes, *, since_s: float) -> KeyListing | None:
+        """One that says what name is, from no earlier than since_s; the latest."""
+        while self._windows and self._windows[0].listing.begun_s < trio.current_time() - FRESH_S:
+            self._windows.popleft()
+        for first, listing in reversed(self._windows):
+            is_inside = listing.directory is directory and first <= name
+            if is_inside and listing.tells(name, since_s=since_s):
+                return listing
+        return None
+
+    def add(self, listing: KeyListing, first: bytes) -> None:
+        """One that has told about first and the names after it, as far as its page went."""
+        self._windows.append(_Window(first, listing))
+
+    def forget(self, directory: Directory) -> None:
+        """What was told about a directory does not hold any more."""
+        self.forgotten += 1
+        kept = [each for each in self._windows if each.listing.directory is not directory]
+        self._windows = deque(kept, maxlen=WINDOWS_MAX)
+
+
+class _Window(NamedTuple):
+    first: bytes
+    listing: KeyListing
+
+
+def just_before(key: str) -> str:
+    """What few keys lie after and before key, for `start-after`, which excludes what it names."""
+    last = ord(key[-1])
+    if last <= ord(" ") or 0xD800 <= last - 1 <= 0xDFFF:
+        return key[:-1]
+    return f"{key[:-1]}{chr(last - 1)}~"
