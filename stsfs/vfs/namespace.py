@@ -184,13 +184,13 @@ class Namespace:
         exchange: bool = False,
     ) -> None:
         """Give a file or directory another name; with replace, in place of what has it now."""
-        old_parent, node = await self._find(old_parent_inode, old_name)
         new_parent = self._tree.directory(new_parent_inode)
+        seen = self._targets.seen(new_parent, new_name)  # before anybody asks anew
+        old_parent, node = await self._find(old_parent_inode, old_name)
         self._asking.of_rename(node, new_parent, new_name, exchange=exchange)
         if (old_parent, old_name) == (new_parent, new_name):
             return
         async with self._nodes.changing(node, old_parent, new_parent):
-            shown = self._targets.shown(new_parent, new_name)
             target = await self.fresh(new_parent, new_name)
             if target is not None and not replace:
                 raise AlreadyExists(f"{path_of(target)} exists.")
@@ -200,7 +200,7 @@ class Namespace:
                 raise IsADirectory(f"{path_of(target)} is a directory.")
             else:
                 if target is not None and target.staged is None:
-                    self._targets.check(target, shown)
+                    self._targets.check(target, seen)
                 await self._rename_file(node, new_parent, new_name, target, absent=not replace)
                 self._targets.lost(old_parent, old_name)
                 self._targets.opened(node)

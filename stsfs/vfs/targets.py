@@ -4,6 +4,8 @@ An editor reads a file, writes another one and renames that over the first. Noth
 tells which version was read, so it is remembered which one was opened here last under each name.
 """
 
+from dataclasses import dataclass
+
 from stsfs.errors import TargetChanged
 from stsfs.store.object_store import Expected, ObjectVersion
 from stsfs.store.paging import object_at
@@ -32,8 +34,8 @@ class Targets:
         """What had this name was removed here, or has another one."""
         self._opened.pop((parent, name), None)
 
-    def shown(self, parent: Directory, name: bytes) -> Expected | None:
-        """What was seen under a name: a version, nothing, or (None) that is not known.
+    def seen(self, parent: Directory, name: bytes) -> "Seen | None":
+        """What was seen under a name; None where that is not known.
 
         That is what was opened here last; else what this mount shows.
         """
@@ -42,17 +44,16 @@ class Targets:
             found = self._tree.known_entry(parent, name)
             if not isinstance(found, File):
                 is_absent = found is not None or self._tree.is_shown_absent(parent, name)
-                return Expected(None) if is_absent else None
+                return Seen(None) if is_absent else None
             known = found
-        version = stored_version(known)
-        return Expected(None if version is None else version.etag)
+        return Seen(known)
 
-    def check(self, target: File, shown: Expected | None) -> None:
-        """Raise TargetChanged where a file, as S3 has it now, is not what was shown.
+    def check(self, target: File, seen: "Seen | Expected | None") -> None:
+        """Raise TargetChanged where a file, as S3 has it now, is not what was seen.
 
-        Once: from then on it is what was shown, and a rename repeated on purpose replaces it.
+        Once: from then on it is what was seen, and a rename repeated on purpose replaces it.
         """
-        if shown is None or target.version is None or _is_same(shown.etag, target.version.etag):
+        if seen is None or target.version is None or _is_same(seen.etag, target.version.etag):
             return
         self.opened(target)
         raise TargetChanged(
@@ -70,6 +71,19 @@ class Targets:
             f"{path_of(target)} was changed by another client while it was written here.",
             remedy="Close it first: what was written is kept where it cannot be published.",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was under a name when somebody looked: a file, or None for none."""
+
+    file: File | None
+
+    @property
+    def etag(self) -> str | None:
+        """Of its version in S3; what has been published from here since counts as seen."""
+        version = None if self.file is None else stored_version(self.file)
+        return None if version is None else version.etag
 
 
 def stored_version(file: File) -> ObjectVersion | None:
