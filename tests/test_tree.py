@@ -258,10 +258,12 @@ async def test_in_a_long_directory_one_page_decides_many_changes(store, autojump
         assert await tree.fresh(root, f"n{number:05d}.new".encode()) is (
             listing.find(b"n01000.new") if number == 1000 else None
         )
-    assert store.calls["list_page"] == lists + 1
+    assert store.calls["list_page"] <= lists + 6
     assert listing.find(b"n01000.new") is not None
-    assert await tree.fresh(root, b"n00500.new") is None
-    assert store.calls["list_page"] == lists + 2
+    lists = store.calls["list_page"]
+    for number in range(500, 400, -1):  # in no order to go by: each by itself
+        assert await tree.fresh(root, f"n{number:05d}.new".encode()) is None
+    assert store.calls["list_page"] == lists + 100
 
 
 async def test_names_that_many_others_begin_with_are_known_to_a_change(store, autojump_clock):
@@ -271,9 +273,11 @@ async def test_names_that_many_others_begin_with_are_known_to_a_change(store, au
     root = tree.inodes.root
     for suffix in ("", *(f"-{number}" for number in range(9)), "/below"):
         store.put(f"base/name{suffix}")
+    assert await tree.fresh(root, b"name!") is None
     assert isinstance(await tree.fresh(root, b"name"), Directory)
     store.delete("base/name/below")
     await trio.sleep(FRESH_S + 0.1)
+    assert await tree.fresh(root, b"name!") is None
     assert (await tree.fresh(root, b"name")).version.key == "base/name"
 
 

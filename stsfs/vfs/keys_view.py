@@ -162,20 +162,28 @@ class KeysView:
         if known is not None and known.asked_s >= since_s and not is_outdated(known.node):
             return known.node
         window = self._windows.find(parent, name, since_s=since_s)
-        if window is None:
-            window = self._new_listing(parent, listing.by_name)
-            forgotten = self._windows.forgotten
-            begin = just_before(parent.prefix + name.decode())
-            page = await parent.site.store.list_page(parent.prefix, start_after=begin)
-            await self._take(window, page)
-            if self._windows.forgotten == forgotten:
-                self._windows.add(window, name)
-        if not window.tells(name, since_s=since_s):
+        if window is None and (rows := self._windows.rows(parent, name)):
+            window = await self._window(parent, listing, name, rows)
+        if window is None or not window.tells(name, since_s=since_s):
             return (await self._ask(parent, listing, name)).node
         found = window.find(name)
         if listing.passed(name):
             listing.replace(name, found)
         return found
+
+    async def _window(
+        self, parent: Directory, listing: Listing, name: bytes, rows: int
+    ) -> KeyListing:
+        """A listing that begins just before a name."""
+        window = self._new_listing(parent, listing.by_name)
+        forgotten = self._windows.forgotten
+        begin = just_before(parent.prefix + name.decode())
+        store = parent.site.store
+        page = await store.list_page(parent.prefix, start_after=begin, keys_max=rows)
+        await self._take(window, page)
+        if self._windows.forgotten == forgotten:
+            self._windows.add(window, name)
+        return window
 
     async def _ask(self, parent: Directory, listing: Listing, name: bytes) -> Told:
         """Ask about a name, and those that begin with it, by a LIST of their own."""

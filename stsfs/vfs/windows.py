@@ -1,7 +1,8 @@
 """What single LISTs of long directories have told within the last moment. No requests.
 
-Programs make, move and remove names in their order, or nearly so: one page that begins at a name
-tells about up to a thousand that follow it.
+Many programs make, move and remove names in their order, or nearly so: a page that begins at one
+tells about those that follow it. As with read-ahead, it is the longer the longer that goes on, and
+names in any other order are asked for one by one.
 """
 
 from collections import deque
@@ -16,12 +17,19 @@ from stsfs.vfs.nodes import Directory
 WINDOWS_MAX = 32
 """Of up to a page each, in all directories together."""
 
+RUNS_MAX = 256
+"""Directories of which it is remembered what was asked last."""
+
+ROWS_FIRST, ROWS_GROWTH, ROWS_LAST = 16, 4, 1000
+"""Rows to ask for when names begin to come in order, how many times more each time, and at most."""
+
 
 class Windows:
     """Listings of one page each, which begin at a name in the middle of a directory."""
 
     def __init__(self) -> None:
         self._windows: deque[_Window] = deque(maxlen=WINDOWS_MAX)  # begun first first
+        self._runs: dict[Directory, _Run] = {}  # gone on with least recently first
         self.forgotten = 0
         """How often something was forgotten: what was asked before may not be added after."""
 
@@ -34,6 +42,17 @@ class Windows:
             if is_inside and listing.tells(name, since_s=since_s):
                 return listing
         return None
+
+    def rows(self, directory: Directory, name: bytes) -> int:
+        """How many rows to ask for from this name on; 0: ask about just this name."""
+        last = self._runs.pop(directory, None)
+        rows = 0
+        if last is not None and last.name < name:
+            rows = min(max(ROWS_FIRST, last.rows * ROWS_GROWTH), ROWS_LAST)
+        self._runs[directory] = _Run(name, rows)
+        if len(self._runs) > RUNS_MAX:
+            del self._runs[next(iter(self._runs))]
+        return rows
 
     def add(self, listing: KeyListing, first: bytes) -> None:
         """One that has told about first and the names after it, as far as its page went."""
@@ -49,6 +68,13 @@ class Windows:
 class _Window(NamedTuple):
     first: bytes
     listing: KeyListing
+
+
+class _Run(NamedTuple):
+    """What was asked last in a directory."""
+
+    name: bytes
+    rows: int
 
 
 def just_before(key: str) -> str:
