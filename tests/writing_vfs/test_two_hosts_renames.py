@@ -1,4 +1,4 @@
-"""Two mounts of one bucket: renames of what another host has moved, and onto what it has written."""
+"""Two mounts of one bucket: renames of what another host has moved, or onto what it wrote."""
 
 import errno
 
