@@ -120,6 +120,10 @@ class WriteConflict(StsfsError):
     """Another client has changed the object since; ours is kept, see `stsfs recover`."""
 
 
+class TargetChanged(StsfsError):
+    """Another client has changed what a rename would replace, since it was seen here."""
+
+
 class StagingFull(StsfsError):
     """The local disk has no room for what is being written."""
 
@@ -128,7 +132,7 @@ class StagingFailure(StsfsError):
     """The local disk failed with what is being written."""
 
 
-class InternalError(StsfsError):
+class UnexpectedError(StsfsError):
     """An error in stsfs itself ended what was being done; the log has its traceback."""
 
 

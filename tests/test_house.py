@@ -108,9 +108,6 @@ STARTS_TASKS = {
 }
 """Modules that start tasks which the supervisor does not contain, and why that is right."""
 
-NOT_YET = {"stsfs/vfs/tree.py"}
-"""Modules that start tasks which should be contained."""
-
 SUPERVISED = {"contained", "kept_running"}
 
 
@@ -133,5 +130,5 @@ def test_tasks_that_nobody_waits_for_are_started_by_the_supervisor():
         for path, node in nodes(MODULES)
         if starts_a_bare_task(node) and not place(path).startswith("stsfs/demo/")
     }
-    assert starting - STARTS_TASKS.keys() - NOT_YET == set()
+    assert starting - STARTS_TASKS.keys() == set()
     assert STARTS_TASKS.keys() - starting == set(), "these need no reason any more"

@@ -2,10 +2,12 @@
 
 from itertools import pairwise
 
+import pytest
 import trio
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from stsfs.errors import StoreFailure
 from stsfs.store.object_store import ListedObject, ListPage
 from stsfs.vfs.key_listing import KeyListing, pieces
 from stsfs.vfs.nodes import Directory, Site
@@ -149,3 +151,60 @@ def test_a_replaced_name_keeps_its_place_and_a_gone_one_may_come_back():
     last = make_node(b"c", None)
     listing.replace(b"c", last)
     assert shown(listing) == [again, listing.find(b"b"), last]
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "c", "k1", "k2", "k3", "ü"]), max_size=40),
+    st.lists(st.sampled_from(["a/", "b/", "k1/", "ü/"]), max_size=40),
+    st.integers(1, 9),
+)
+def test_pieces_come_to_an_end_whatever_order_the_names_are_in(names, prefixes, keys_max):
+    page = ListPage([ListedObject(name, "", 0, 0.0, "") for name in names], prefixes, None)
+    cut = list(pieces(page, keys_max))
+    assert [each for piece in cut for each in piece.objects] == page.objects
+    assert [each for piece in cut for each in piece.prefixes] == page.prefixes
+
+
+def test_a_page_that_goes_back_is_refused_and_no_name_is_shown_twice():
+    listing, _ = make_listing(["a", "b"], more="next")
+    with pytest.raises(StoreFailure, match="begins with 'b/', and the one before it ended with"):
+        listing.add(ListPage([], ["b/", "c/"], None))
+    assert [node.name for node in shown(listing)] == [b"a", b"b"]
+
+
+def test_a_page_of_another_directory_is_refused():
+    root = Directory(1, Site(1, MemoryStore(), "base/"), "base/", None, b"")
+    listing = KeyListing(root, lambda name, listed: None, expires_s=0.0)
+    with pytest.raises(StoreFailure, match="below 'base/', the server lists 'other/x'"):
+        listing.add(ListPage([ListedObject("other/x", "", 0, 0.0, "")], [], None))
+
+
+async def test_a_key_out_of_order_does_not_stop_the_mount_and_loses_no_name():
+    class Liar:
+        async def list_page(self, prefix, **options):
+            await trio.lowlevel.checkpoint()
+            objects = [ListedObject(f"k{i:04}", '"e"', 1, 0.0, "") for i in range(1000)]
+            objects[100] = ListedObject("a", '"e"', 1, 0.0, "")
+            return ListPage(objects, [], None)
+
+    tree = Tree(Site(1, Liar(), ""), metadata_ttl_s=30)
+    listing = await tree.listing(tree.inodes.root)
+    assert len(shown(listing)) == 1000
+
+
+@pytest.mark.parametrize("prefix", ["base/", "base/d/"])
+async def test_an_object_of_a_directory_itself_is_hidden_if_it_has_content(prefix):
+    store = MemoryStore()
+    store.put(prefix, b"content")
+    store.put(prefix + "x")
+    tree = Tree(Site(1, store, prefix), metadata_ttl_s=60)
+    listing = await tree.listing(tree.inodes.root)
+    assert [node.name for node in shown(listing)] == [b"x"]
+    assert [(what, reason) for _, what, reason in tree.hidden()] == [
+        (prefix, "it has content, and a directory is shown in its place")
+    ]
+    assert tree.hidden_count == 1
+    store.put(prefix)
+    tree.distrust(tree.inodes.root)
+    await tree.listing(tree.inodes.root)
+    assert tree.hidden_count == 0

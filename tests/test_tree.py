@@ -3,10 +3,14 @@
 import pytest
 import trio
 
+from stsfs import supervisor
 from stsfs.errors import NameTooLong, NotADirectory, SessionExpired, StaleVersion, StoreFailure
+from stsfs.vfs import probes
+from stsfs.vfs.listing import FRESH_S
 from stsfs.vfs.nodes import ROOT_INODE, Directory, Site
 from stsfs.vfs.tree import STALE_SERVED_S, Tree
 from tests.fakes import Fault, MemoryStore
+from tests.faults import Hold
 
 TTL_S = 30.0
 
@@ -202,3 +206,162 @@ async def test_listings_nobody_reads_are_forgotten_when_there_are_too_many(
     calls = store.calls["list_page"]
     assert await find(tree, "d0/x") is not None
     assert store.calls["list_page"] > calls
+
+
+def writing(store):
+    """A tree whose names are changed."""
+    tree = Tree(Site(1, store, "base/"), metadata_ttl_s=TTL_S)
+    tree.change()
+    return tree
+
+
+async def test_what_decides_a_change_is_asked_for_once_a_second(store, autojump_clock):
+    tree = writing(store)
+    root = tree.inodes.root
+    for _ in range(3):
+        lists = store.calls["list_page"]
+        for number in range(200):
+            assert await tree.fresh(root, f"new{number}".encode()) is None
+        assert store.calls["list_page"] == lists + 1
+        await trio.sleep(FRESH_S + 0.1)
+
+
+async def test_what_another_host_made_is_found_by_a_change_whatever_is_remembered(
+    store, autojump_clock
+):
+    tree = writing(store)
+    root = tree.inodes.root
+    store.put("base/x")
+    assert await find(tree, "file") is None
+    await trio.sleep(FRESH_S + 0.1)
+    store.put("base/file")
+    store.put("base/d/y")
+    store.delete("base/x")
+    assert (await tree.fresh(root, b"file")).version.key == "base/file"
+    assert isinstance(await tree.fresh(root, b"d"), Directory)
+    assert await tree.fresh(root, b"x") is None
+    assert await find(tree, "x") is None  # who looks is told the same
+
+
+async def test_in_a_long_directory_one_page_decides_many_changes(store, autojump_clock):
+    tree = writing(store)
+    root = tree.inodes.root
+    for number in range(3500):
+        store.put(f"base/n{number:05d}")
+    listing = await tree.listing(root)
+    while not listing.complete:
+        await tree.entries(listing, len(listing.entries))
+    await trio.sleep(FRESH_S + 0.1)
+    lists = store.calls["list_page"]
+    store.put("base/n01000.new")
+    for number in range(1000, 1900):
+        assert await tree.fresh(root, f"n{number:05d}.new".encode()) is (
+            listing.find(b"n01000.new") if number == 1000 else None
+        )
+    assert store.calls["list_page"] <= lists + 6
+    assert listing.find(b"n01000.new") is not None
+    lists = store.calls["list_page"]
+    for number in range(500, 400, -1):  # in no order to go by: each by itself
+        assert await tree.fresh(root, f"n{number:05d}.new".encode()) is None
+    assert store.calls["list_page"] == lists + 100
+
+
+async def test_names_that_many_others_begin_with_are_known_to_a_change(store, autojump_clock):
+    """The page that begins at a name does not come to its end: the name is asked for by itself."""
+    store.page_keys = 3
+    tree = writing(store)
+    root = tree.inodes.root
+    for suffix in ("", *(f"-{number}" for number in range(9)), "/below"):
+        store.put(f"base/name{suffix}")
+    assert await tree.fresh(root, b"name!") is None
+    assert isinstance(await tree.fresh(root, b"name"), Directory)
+    store.delete("base/name/below")
+    await trio.sleep(FRESH_S + 0.1)
+    assert await tree.fresh(root, b"name!") is None
+    assert (await tree.fresh(root, b"name")).version.key == "base/name"
+
+
+async def test_what_a_page_told_before_a_refresh_decides_nothing_after_it(store, autojump_clock):
+    store.page_keys = 3
+    tree = writing(store)
+    root = tree.inodes.root
+    for number in range(9):
+        store.put(f"base/n{number}")
+    assert await tree.fresh(root, b"n7a") is None
+    store.put("base/n7a")
+    assert await tree.fresh(root, b"n7a") is None  # within the second
+    tree.distrust(root)
+    assert await tree.fresh(root, b"n7a") is not None
+
+
+@pytest.mark.parametrize("page_keys", [1000, 3])
+async def test_where_names_change_an_absence_is_believed_for_a_second(
+    store, autojump_clock, page_keys
+):
+    store.page_keys = page_keys
+    tree = writing(store)
+    for number in range(9):
+        store.put(f"base/n{number}")
+    node, until_s = await tree.lookup(tree.inodes.root, b"n7a")
+    assert node is None
+    assert until_s <= trio.current_time() + FRESH_S
+    store.put("base/n7a")
+    assert await find(tree, "n7a") is None
+    await trio.sleep(FRESH_S + 0.1)
+    node, until_s = await tree.lookup(tree.inodes.root, b"n7a")
+    assert node is not None
+    assert until_s > trio.current_time() + FRESH_S
+
+
+async def test_an_absence_goes_on_being_served_when_the_session_is_over(store, autojump_clock):
+    tree = writing(store)
+    assert await find(tree, "x") is None
+    await trio.sleep(FRESH_S + 0.1)
+    store.script("list_page", *[Fault(SessionExpired("over"))] * 2)
+    assert await find(tree, "x") is None
+    store.script("list_page", *[Fault(SessionExpired("over"))] * 2)
+    with pytest.raises(SessionExpired):
+        await tree.fresh(tree.inodes.root, b"x")
+
+
+async def test_a_bug_in_a_page_read_ahead_is_an_error_for_its_readers_only(
+    store, tree, nursery, autojump_clock, monkeypatch
+):
+    monkeypatch.setattr(supervisor, "BUGS", supervisor.BugLog())
+    for number in range(2500):
+        store.put(f"base/k{number:05d}")
+    await nursery.start(tree.run)
+    listing = await tree.listing(tree.inodes.root)
+    hold = Hold()
+    store.script("list_page", Fault(KeyError("a bug"), hold=hold))
+    await tree.entries(listing, 500)
+    await hold.reached()
+
+    async def read():
+        with pytest.raises(StoreFailure, match="met a bug"):
+            await tree.entries(listing, 1000)
+
+    async with trio.open_nursery() as readers:
+        for _ in range(3):
+            readers.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        hold.let_go()
+    assert supervisor.BUGS.count == 1
+    assert list(await tree.entries(listing, 1000))
+
+
+async def test_probes_of_all_directories_together_are_bounded(store, autojump_clock, monkeypatch):
+    monkeypatch.setattr(probes, "ALL_NAMES_MAX", 50)
+    store.page_keys = 1
+    tree = Tree(Site(1, store, ""), metadata_ttl_s=TTL_S)
+    for directory in range(20):
+        for number in range(10):
+            store.put(f"d{directory:02}/n{number}")
+    for directory in range(20):
+        for number in range(1, 10):
+            assert await find(tree, f"d{directory:02}/n{number}") is not None
+    lists = store.calls["list_page"]
+    assert await find(tree, "d19/n9") is not None
+    assert store.calls["list_page"] == lists
+    assert await find(tree, "d00/n9") is not None
+    assert store.calls["list_page"] > lists

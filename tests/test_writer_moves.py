@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import trio
 
-from stsfs.errors import AccessDenied, AlreadyExists, StoreFailure, WriteConflict, sole
+from stsfs.errors import AccessDenied, StoreFailure, WriteConflict, sole
 from stsfs.staging.directory import StagingDirectory
-from stsfs.store.object_store import Traits
+from stsfs.store.object_store import Expected, Traits
 from stsfs.writer.moves import Mover
 from stsfs.writer.recovery import recover_at_mount
 from stsfs.writer.writing import Writers
@@ -16,6 +16,7 @@ from tests.fakes import MemoryStore
 from tests.faults import Fault, Hold
 from tests.writer_stage import LOCATION
 
+NOTHING = Expected(None)
 SMALL = {"path": "a", "target_path": "b"}
 TREE = {f"base/a/{name}": name.encode() for name in ("", "1", "2", "3/", "3/4", "//odd")}
 
@@ -105,15 +106,15 @@ async def _version(scene, key):
 async def test_a_move_onto_what_another_client_made_is_refused_where_nothing_may_be_there(scene):
     source = scene.store.put("base/a", b"abc")
     scene.store.put("base/b", b"theirs")
-    with pytest.raises(AlreadyExists):
-        await scene.mover.move_object(source, "base/b", absent=True, **SMALL)
+    with pytest.raises(WriteConflict):
+        await scene.mover.move_object(source, "base/b", expected=NOTHING, **SMALL)
     assert scene.names() == {"base/a": b"abc", "base/b": b"theirs"}
 
 
 async def test_a_longer_name_does_not_pass_for_the_target(scene):
     source = scene.store.put("base/a", b"abc")
     scene.store.put("base/b1", b"theirs")
-    await scene.mover.move_object(source, "base/b", absent=True, **SMALL)
+    await scene.mover.move_object(source, "base/b", expected=NOTHING, **SMALL)
     assert scene.names() == {"base/b": b"abc", "base/b1": b"theirs"}
 
 

@@ -66,6 +66,7 @@ _CODES: dict[type[errors.StsfsError], int] = {
     errors.StagingFull:            44,
     errors.NameTooLong:            45,
     errors.StagingFailure:         46,
+    errors.UnexpectedError:        47,
     # Changes.
     errors.ForbiddenByRule:        50,
     errors.InvalidRequest:         51,
@@ -77,6 +78,7 @@ _CODES: dict[type[errors.StsfsError], int] = {
     errors.IsADirectory:           57,
     errors.NotEmpty:               58,
     errors.TooManyObjects:         59,
+    errors.TargetChanged:          60,
     # Ourselves.
     InternalError:                 BUG,
     DaemonDied:                    71,

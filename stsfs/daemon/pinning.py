@@ -29,6 +29,7 @@ from stsfs.errors import (
 )
 from stsfs.location.location import Location
 from stsfs.store.object_store import ListedObject, ObjectStore
+from stsfs.store.paging import Pages
 from stsfs.vfs.listing import is_file_name
 
 SINGLE_MAX = 200
@@ -136,14 +137,10 @@ async def pinned_keys(
 ) -> list[LockedFile]:
     """All objects below a prefix that a mount shows as files."""
     listed: list[ListedObject] = []
-    token = None
-    while True:
-        page = await store.list_page(location.prefix, token=token, delimiter="")
+    pages = Pages(store, location.prefix)
+    while (page := await pages.next()) is not None:
         listed += page.objects
-        token = page.next_token
-        progress.found(len(page.objects), folders=0 if token is None else 1)  # pages, here
-        if token is None:
-            break
+        progress.found(len(page.objects), folders=0 if page.next_token is None else 1)  # pages
     files, progress.hidden = files_of_keys(listed, location)
     return [
         LockedFile(path, "", None, each.size_bytes, "", each.etag, each.key, each.modified_unix_s)

@@ -19,7 +19,7 @@ from stsfs.errors import EntityInTrash, EntityNotFound, StaleVersion, SynapseUna
 from stsfs.synapse.records import ChildHeader, ChildPage
 from stsfs.vfs.listing import Listing
 from stsfs.vfs.nodes import Directory, File, Node, is_outdated, new_number, path_of
-from stsfs.vfs.probes import Probes
+from stsfs.vfs.probes import ProbedDirectories
 from stsfs.vfs.view import Found
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class EntityView:
         self._ttl_s = metadata_ttl_s
         self._moment = moment
         self._links = LinkTargets(filler)
-        self._probed: dict[Directory, Probes] = {}
+        self._probed = ProbedDirectories(self._ttl_s, trio.current_time)
         self._distrusted: set[str] = set()
 
     def begin(self, directory: Directory, old: Listing | None) -> EntityListing:
@@ -182,7 +182,7 @@ class EntityView:
         successor: bool = False,
     ) -> EntityDirectory | EntityFile:
         """The node of an entity: the one we have if it is the same version, else a new one."""
-        told = self._probed[parent].answer(name) if parent in self._probed else None
+        told = self._probed.answer(parent, name)
         olds = (
             None if old is None else old.find(name),
             None if told is None else told[0],
@@ -231,11 +231,12 @@ class EntityView:
     async def probe(self, parent: Directory, listing: Listing, name: bytes) -> Found:
         """See View. Two requests, whatever the size of the folder."""
         assert isinstance(parent, EntityDirectory)
-        probes = self._probes(parent)  # if these are forgotten meanwhile, so is the answer
+        probes = self._probed.of(parent)  # if these are forgotten meanwhile, so is the answer
         known = probes.answer(name)
-        if known is not None and not is_outdated(known[0]):
-            return known
-        expires_s = trio.current_time() + self._ttl_s
+        if known is not None and not is_outdated(known.node):
+            return known.node, known.until_s
+        asked_s = trio.current_time()
+        expires_s = asked_s + self._ttl_s
         found = None
         shown = listing.find(name)
         if isinstance(shown, EntityFile):
@@ -244,7 +245,7 @@ class EntityView:
             entity_id = await self.filler.api.child_id(parent.entity_id, name.decode())
             if entity_id is not None:
                 found = await self._looked_up(parent, name, entity_id)
-        probes.tell(name, found)
+        probes.tell(name, found, asked_s=asked_s)
         if listing.passed(name):
             listing.replace(name, found)
         return found, expires_s
@@ -269,28 +270,22 @@ class EntityView:
                 return self.node(parent, name, content, listed_id=entity_id, successor=True)
         return None
 
-    def _probes(self, parent: Directory) -> Probes:
-        probes = self._probed.get(parent)
-        if probes is None:
-            probes = self._probed[parent] = Probes(self._ttl_s, trio.current_time)
-        return probes
-
     def special(self, parent: Directory, name: bytes) -> Node | None:
         """See View."""
         return self.specials(parent, name) if parent.is_site_root else None
 
     def told(self, parent: Directory, name: bytes) -> Node | None:
         """See View."""
-        known = self._probed[parent].answer(name) if parent in self._probed else None
+        known = self._probed.answer(parent, name)
         return None if known is None else known[0]
 
     def asked(self) -> Iterable[Directory]:
         """See View."""
-        return self._probed.keys()
+        return self._probed.directories()
 
     def forget(self, directory: Directory) -> bool:
         """See View."""
-        return self._probed.pop(directory, None) is not None
+        return self._probed.forget(directory)
 
     def distrust(self, directory: Directory) -> None:
         """See View: the index is not believed."""

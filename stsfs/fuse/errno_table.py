@@ -39,11 +39,13 @@ REPLIES: dict[type[errors.StsfsError], Reply] = {
     # Trouble: the data is not to be had right now.
     errors.StaleVersion:       Reply(errno.ESTALE,       logging.INFO),
     errors.WriteConflict:      Reply(errno.ESTALE,       logging.ERROR),
+    # Not ESTALE: the kernel repeats a rename after that by itself, and nobody would have looked.
+    errors.TargetChanged:      Reply(errno.EBUSY,        logging.WARNING),
     errors.StagingFull:        Reply(errno.ENOSPC,       logging.ERROR),
     errors.StagingFailure:     Reply(errno.EIO,          logging.ERROR),
     errors.DeadlineExceeded:   Reply(errno.ETIMEDOUT,    logging.ERROR),
     errors.StoreFailure:       Reply(errno.EIO,          logging.ERROR),
-    errors.InternalError:      Reply(errno.EIO,          logging.ERROR),
+    errors.UnexpectedError:      Reply(errno.EIO,          logging.ERROR),
     errors.ContentMismatch:    Reply(errno.EIO,          logging.ERROR),
 }  # fmt: skip
 

@@ -16,6 +16,13 @@ from stsfs.store.object_store import ListedObject, ListPage
 
 _COLUMNS = ("Key", "ETag", "Size", "LastModified", "StorageClass")
 _SLICE_ROWS = 250
+_FIELDS_MAX = 100  # beside the rows: a dozen
+
+PAGE_BYTES_MAX = 8 << 20
+"""Of one page: twice what a thousand of the longest keys make, encoded."""
+
+ROWS_MAX = 10_000
+"""Of one page: the most that any server sends; more are not even looked at."""
 
 
 class ListPageParser:
@@ -24,9 +31,13 @@ class ListPageParser:
     def __init__(self) -> None:
         # No entities, no network: what arrives is data from a server we do not control.
         self._xml = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
+        self._fed_bytes = 0
 
     def feed(self, data: bytes) -> None:
-        """Parse one more piece. Raises StoreFailure when it cannot be XML."""
+        """Parse one more piece. Raises StoreFailure when it is too much, or cannot be XML."""
+        self._fed_bytes += len(data)
+        if self._fed_bytes > PAGE_BYTES_MAX:
+            raise StoreFailure(f"A page of the listing has more than {PAGE_BYTES_MAX} bytes.")
         try:
             self._xml.feed(data)
         except etree.XMLSyntaxError as exc:
@@ -50,6 +61,8 @@ class ListPageParser:
             next_token = root.findtext(f"{mark}NextContinuationToken")
             if not next_token:
                 raise StoreFailure("The listing is truncated but names no continuation.")
+        if len(root) > ROWS_MAX + _FIELDS_MAX:
+            raise StoreFailure(f"A page of the listing has more than {ROWS_MAX} rows.")
         encoded = root.findtext(f"{mark}EncodingType") == "url"
         decode = unquote_plus if encoded else str
         prefixes = [
@@ -89,10 +102,17 @@ def _slice(
     try:
         unix_s = {text: datetime.fromisoformat(text).timestamp() for text in set(times)}
         return [
-            ListedObject(decode(key), etag, int(size), unix_s[time], storage_class)
+            ListedObject(decode(key), etag, _size(size), unix_s[time], storage_class)
             for key, etag, size, time, storage_class in zip(
                 keys, etags, sizes, times, classes, strict=True
             )
         ]
-    except ValueError as exc:
+    except (ValueError, OverflowError, OSError) as exc:
         raise StoreFailure(f"The listing has a size or date that is none ({exc}).") from exc
+
+
+def _size(text: str) -> int:
+    size_bytes = int(text)
+    if size_bytes < 0:
+        raise ValueError(f"a size of {text}")
+    return size_bytes

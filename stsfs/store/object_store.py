@@ -87,7 +87,11 @@ class ObjectStore(Protocol):
         keys_max: int = 1000,
         delimiter: str = "/",
     ) -> ListPage:
-        """One page of the keys below prefix, rolled up at the next delimiter; empty: none are."""
+        """One page of the keys below prefix, rolled up at the next delimiter; empty: none are.
+
+        A page without rows is the last one. Names are in byte order, begin with prefix, and are
+        hardly more than keys_max; `paging` has what holds from page to page.
+        """
 
 
 @dataclass(frozen=True, slots=True)

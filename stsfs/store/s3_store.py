@@ -12,6 +12,7 @@ from stsfs.store.http_connection import Connection, Head
 from stsfs.store.list_page import ListPageParser
 from stsfs.store.look import is_gone
 from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion, RangeSink
+from stsfs.store.paging import check_page, filled
 from stsfs.store.range_transfer import Confirmation, RangeTransfer
 from stsfs.store.retry import Trouble
 from stsfs.store.s3_writer import S3Writer
@@ -115,6 +116,18 @@ class S3Store:
         delimiter: str = "/",
     ) -> ListPage:
         """See ObjectStore."""
+
+        async def ask(token: str | None) -> ListPage:
+            page = await self._one_page(prefix, token, start_after, keys_max, delimiter)
+            check_page(page, prefix, token=token, keys_max=keys_max, delimiter=delimiter)
+            return page
+
+        return await filled(ask, token, prefix)
+
+    async def _one_page(
+        self, prefix: str, token: str | None, start_after: str, keys_max: int, delimiter: str
+    ) -> ListPage:
+        """What the server answers to one request."""
         pairs = {
             "list-type": "2",
             "prefix": prefix,

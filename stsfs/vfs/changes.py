@@ -9,9 +9,11 @@ knows of it, and those begun before are told.
 import weakref
 from collections.abc import Mapping
 
+import trio
+
 from stsfs.vfs.key_listing import KeyListing
 from stsfs.vfs.nodes import Directory, File, Node
-from stsfs.vfs.probes import Probes
+from stsfs.vfs.probes import ProbedDirectories
 
 KEPT_MAX = 100_000
 """Empty directories that only this mount knows of; beyond that the oldest go."""
@@ -22,8 +24,8 @@ _NONE: Mapping[bytes, Node] = {}
 class LocalChanges:
     """Pinned names, and the listings and probes that must hear of each change."""
 
-    def __init__(self, probed: Mapping[Directory, Probes]) -> None:
-        """probed are the probes in use, by directory."""
+    def __init__(self, probed: ProbedDirectories) -> None:
+        """probed are the probes in use."""
         self._probed = probed
         self._names: dict[Directory, dict[bytes, Node]] = {}
         self._kept: dict[Directory, None] = {}  # pinned for being empty; oldest first
@@ -66,8 +68,8 @@ class LocalChanges:
         """A change that S3 has made: listings in use learn of it; None: the name is gone."""
         for listing in self.listings(parent):
             listing.change(name, node)
-        if parent in self._probed:
-            self._probed[parent].tell(name, node)
+        if (probes := self._probed.get(parent)) is not None:
+            probes.tell(name, node, asked_s=trio.current_time())
 
     def keep(self, directory: Directory) -> None:
         """Pin a directory that has nothing in S3, and those above it that have nothing else."""

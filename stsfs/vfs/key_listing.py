@@ -10,8 +10,10 @@ that may have been asked for before: for these names pages say nothing.
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 
+from stsfs.errors import StoreFailure
 from stsfs.staging.attribute_rows import Attributes
 from stsfs.store.object_store import ListedObject, ListPage
+from stsfs.store.paging import bounds, check_follows
 from stsfs.vfs.listing import Listing, is_file_name
 from stsfs.vfs.nodes import Directory, Node
 
@@ -19,8 +21,14 @@ MakeNode = Callable[[bytes, ListedObject | None], Node]
 """The node for a name: of this object, or a directory. Reuses the one already known if it fits."""
 
 
+MARKER_HIDDEN = "it has content, and a directory is shown in its place"
+
+
 def pieces(page: ListPage, keys_max: int) -> Iterator[ListPage]:
-    """Cut a page into shorter ones, at the same places in objects and prefixes."""
+    """Cut a page into shorter ones, at the same places in objects and prefixes.
+
+    Each takes something away from the rest, or is the rest, in whatever order the names are.
+    """
     objects, prefixes = page.objects, page.prefixes
     while len(objects) + len(prefixes) > keys_max:
         cut = max(1, keys_max // 2)
@@ -30,6 +38,8 @@ def pieces(page: ListPage, keys_max: int) -> Iterator[ListPage]:
         )
         first = bisect_left(objects, bound, key=lambda listed: listed.key.encode())
         second = bisect_left(prefixes, bound, key=str.encode)
+        if not first and not second:
+            break
         yield ListPage(objects[:first], prefixes[:second], page.next_token)
         objects, prefixes = objects[first:], prefixes[second:]
     yield ListPage(objects, prefixes, page.next_token)
@@ -44,9 +54,10 @@ class KeyListing(Listing):
         make_node: MakeNode,
         *,
         expires_s: float,
+        begun_s: float = float("-inf"),
         recalled: dict[str, Attributes] | None = None,
     ) -> None:
-        super().__init__(directory, expires_s=expires_s)
+        super().__init__(directory, expires_s=expires_s, begun_s=begun_s)
         self.recalled = {} if recalled is None else recalled
         """For make_node: what is remembered of the keys of the page at hand."""
 
@@ -60,23 +71,30 @@ class KeyListing(Listing):
         self._reserved = directory.site.reserved_names if directory.is_site_root else frozenset()
         self._held_back: list[tuple[bytes, ListedObject]] = []
         self._passed = b""
+        self._last: str | None = None  # key or prefix that the pages so far end with
 
     def add(self, page: ListPage, *, to_be_continued: bool = False) -> None:
-        """Take the next page, or a piece of it that others of the same page follow."""
+        """Take the next page, or a piece of it that others of the same page follow.
+
+        Raises StoreFailure for names that lie elsewhere or do not follow those taken before.
+        """
+        if (ends := bounds(page)) is not None and self._last is not None:
+            check_follows(self._last, ends[0])
+        if page.objects and page.objects[0].key == self.prefix:
+            self._mark(page.objects[0])
+        found: list[tuple[bytes, ListedObject | None]] = [
+            (self._below(listed.key).encode(), listed)
+            for listed in page.objects
+            if listed.key != self.prefix  # the directory's own marker
+        ]
+        found += [(self._below(shared)[:-1].encode() + b"/", None) for shared in page.prefixes]
+        found.sort(key=lambda item: item[0])
+        if ends is not None:
+            self._last = ends[1]
         if not to_be_continued:
             self.pages += 1
             self.next_token = page.next_token
             self.complete = page.next_token is None
-        skip = len(self.prefix)
-        if page.objects and page.objects[0].key == self.prefix:
-            self.has_marker = True
-        found: list[tuple[bytes, ListedObject | None]] = [
-            (key[skip:].encode(), listed)
-            for listed in page.objects
-            if (key := listed.key) != self.prefix  # the directory's own marker
-        ]
-        found += [(shared[skip:-1].encode() + b"/", None) for shared in page.prefixes]
-        found.sort(key=lambda item: item[0])
         if found:
             self._passed = found[-1][0]
         self._emit(found)
@@ -110,6 +128,19 @@ class KeyListing(Listing):
     def passed(self, name: bytes) -> bool:
         """Whether the pages so far say all about name: as a file and as a directory."""
         return self.complete or name in self._ours or self._passed >= name + b"/"
+
+    def _below(self, key: str) -> str:
+        if not key.startswith(self.prefix):
+            raise StoreFailure(
+                f"Asked for what is below {self.prefix!r}, the server lists {key!r}."
+            )
+        return key[len(self.prefix) :]
+
+    def _mark(self, marker: ListedObject) -> None:
+        """The directory has an object of its own: shown as nothing, unless it has content."""
+        self.has_marker = True
+        if marker.size_bytes:
+            self.hidden.add(marker.key, MARKER_HIDDEN)
 
     def _emit(self, found: Iterable[tuple[bytes, ListedObject | None]]) -> None:
         directories = {name[:-1] for name, listed in found if listed is None}

@@ -9,14 +9,16 @@ import trio
 from stsfs.errors import StaleVersion
 from stsfs.staging.attribute_rows import Attributes
 from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion
+from stsfs.store.paging import first_keys, object_at
 from stsfs.vfs.changes import LocalChanges
 from stsfs.vfs.explain import why_hidden
 from stsfs.vfs.key_listing import KeyListing, pieces
-from stsfs.vfs.listing import Listing, is_file_name
+from stsfs.vfs.listing import FRESH_S, Listing, is_file_name
 from stsfs.vfs.nodes import Directory, File, Node, is_outdated, new_number
-from stsfs.vfs.probes import Probes
+from stsfs.vfs.probes import ProbedDirectories, Told
 from stsfs.vfs.recall import Recall
 from stsfs.vfs.view import Found
+from stsfs.vfs.windows import Windows, just_before
 
 PIECE_KEYS = 200
 """So many of a page are taken at a time: a millisecond."""
@@ -27,7 +29,8 @@ class KeysView:
 
     def __init__(self, metadata_ttl_s: float) -> None:
         self._ttl_s = metadata_ttl_s
-        self._probed: dict[Directory, Probes] = {}
+        self._probed = ProbedDirectories(metadata_ttl_s, trio.current_time)
+        self._windows = Windows()
         self._changes: LocalChanges | None = None
         self.recall: Recall | None = None
         """Knows modes and times that were set here; None: nothing was."""
@@ -48,6 +51,7 @@ class KeysView:
             directory,
             partial(self._node, directory, known, recalled),
             expires_s=trio.current_time() + self._ttl_s,
+            begun_s=trio.current_time(),
             recalled=recalled,
         )
         if self._changes is not None:
@@ -55,10 +59,13 @@ class KeysView:
         return listing
 
     async def next_page(self, listing: Listing) -> None:
-        """See View. In pieces, so that no reader of cached bytes waits for a thousand names."""
+        """See View."""
         assert isinstance(listing, KeyListing)
         store = listing.directory.site.store
-        page = await store.list_page(listing.prefix, token=listing.next_token)
+        await self._take(listing, await store.list_page(listing.prefix, token=listing.next_token))
+
+    async def _take(self, listing: KeyListing, page: ListPage) -> None:
+        """In pieces, so that no reader of cached bytes waits for a thousand names."""
         await self._recall(listing, page)
         with trio.CancelScope(shield=True):  # a page is taken whole or not at all
             *first, last = pieces(page, PIECE_KEYS)
@@ -78,17 +85,25 @@ class KeysView:
 
     def told(self, parent: Directory, name: bytes) -> Node | None:
         """See View."""
-        probes = self._probed.get(parent)
-        known = None if probes is None else probes.answer(name)
-        return None if known is None else known[0]
+        known = self.answer(parent, name)
+        return None if known is None else known.node
+
+    def answer(self, parent: Directory, name: bytes) -> Told | None:
+        """What probes have told of a name; None if nothing, or if that may not be believed now."""
+        known = self._probed.answer(parent, name)
+        if known is not None and known.node is None and self._changes is not None:
+            is_old = known.asked_s < trio.current_time() - FRESH_S
+            return None if is_old else known
+        return known
 
     def asked(self) -> Iterable[Directory]:
         """See View."""
-        return self._probed.keys()
+        return self._probed.directories()
 
     def forget(self, directory: Directory) -> bool:
         """See View."""
-        return self._probed.pop(directory, None) is not None
+        self._windows.forget(directory)
+        return self._probed.forget(directory)
 
     def distrust(self, directory: Directory) -> None:
         """Nothing is kept beside listings."""
@@ -114,24 +129,65 @@ class KeysView:
         if all(map(is_file_name, names)):
             return None
         key = root.prefix + path
-        page = await root.site.store.list_page(key, keys_max=1)
-        if not (page.objects and page.objects[0].key == key):
-            page = await root.site.store.list_page(f"{key}/", keys_max=1)
-            if not (page.objects or page.prefixes):
-                return None
+        store = root.site.store
+        if await object_at(store, key) is None and not await first_keys(store, f"{key}/", 1):
+            return None
         prefix = root.prefix
         for name in itertools.takewhile(is_file_name, names):
             prefix += f"{name.decode('utf-8', 'surrogateescape')}/"
         return why_hidden(key, prefix)
 
     async def probe(self, parent: Directory, listing: Listing, name: bytes) -> Found:
-        """See View. Asks about the names that begin with it as well, by a LIST of its own."""
-        probes = self._probed.get(parent)
-        if probes is None:
-            probes = self._probed[parent] = Probes(self._ttl_s, trio.current_time)
-        known = probes.answer(name)
-        if known is not None and not is_outdated(known[0]):
-            return known
+        """See View."""
+        known = self.answer(parent, name)
+        if known is None or is_outdated(known.node):
+            since_s = trio.current_time() - FRESH_S
+            window = self._windows.find(parent, name, since_s=since_s)
+            if window is None:
+                known = await self._ask(parent, listing, name)
+            else:
+                known = Told(window.find(name), window.begun_s + self._ttl_s, window.begun_s)
+        if known.node is None and self._changes is not None:
+            return None, min(known.until_s, known.asked_s + FRESH_S)
+        return known.node, known.until_s
+
+    async def fresh(
+        self, parent: Directory, listing: Listing, name: bytes, *, since_s: float
+    ) -> Node | None:
+        """What name is, as S3 says and has said no earlier than since_s (trio's clock).
+
+        Costs a LIST, unless one for a name shortly before it has told. Tells the listing, too.
+        """
+        known = self._probed.answer(parent, name)
+        if known is not None and known.asked_s >= since_s and not is_outdated(known.node):
+            return known.node
+        window = self._windows.find(parent, name, since_s=since_s)
+        if window is None and (rows := self._windows.rows(parent, name)):
+            window = await self._window(parent, listing, name, rows)
+        if window is None or not window.tells(name, since_s=since_s):
+            return (await self._ask(parent, listing, name)).node
+        found = window.find(name)
+        if listing.passed(name):
+            listing.replace(name, found)
+        return found
+
+    async def _window(
+        self, parent: Directory, listing: Listing, name: bytes, rows: int
+    ) -> KeyListing:
+        """A listing that begins just before a name."""
+        window = self._new_listing(parent, listing.by_name)
+        forgotten = self._windows.forgotten
+        begin = just_before(parent.prefix + name.decode())
+        store = parent.site.store
+        page = await store.list_page(parent.prefix, start_after=begin, keys_max=rows)
+        await self._take(window, page)
+        if self._windows.forgotten == forgotten:
+            self._windows.add(window, name)
+        return window
+
+    async def _ask(self, parent: Directory, listing: Listing, name: bytes) -> Told:
+        """Ask about a name, and those that begin with it, by a LIST of their own."""
+        probes = self._probed.of(parent)
         prefix = parent.prefix + name.decode()
         small = self._new_listing(parent, listing.by_name)
         page = await parent.site.store.list_page(prefix)
@@ -139,17 +195,17 @@ class KeysView:
         small.expires_s = trio.current_time() + self._ttl_s
         small.add(page)
         if not small.passed(name):
-            below = await parent.site.store.list_page(f"{prefix}/", keys_max=1)
-            small.settle(name, is_directory=bool(below.objects or below.prefixes))
-        for node in small.entries:
-            probes.tell(node.name, node)
-        if small.complete:
-            probes.tell_all(name)
+            below = await first_keys(parent.site.store, f"{prefix}/", 1)
+            small.settle(name, is_directory=bool(below))
         found = small.find(name)
-        probes.tell(name, found)
+        for node in small.entries:
+            probes.tell(node.name, node, asked_s=small.begun_s)
+        if small.complete:
+            probes.tell_all(name, asked_s=small.begun_s)
+        probes.tell(name, found, asked_s=small.begun_s)
         if listing.passed(name):
             listing.replace(name, found)
-        return found, small.expires_s
+        return Told(found, small.expires_s, small.begun_s)
 
     def _node(
         self,
@@ -160,8 +216,8 @@ class KeysView:
         listed: ListedObject | None,
     ) -> Node:
         """The node of a name as a page shows it: the one we know if it is the same, else new."""
-        told = self._probed[parent].answer(name) if parent in self._probed else None
-        olds = (known.get(name), None if told is None else told[0], parent.looked_up.get(name))
+        told = self._probed.answer(parent, name)
+        olds = (known.get(name), None if told is None else told.node, parent.looked_up.get(name))
         if listed is None:
             for old in olds:
                 if isinstance(old, Directory):

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stsfs.errors import StsfsError
-from stsfs.vfs.nodes import NAME_BYTES_MAX, Directory, Node
+from stsfs.vfs.nodes import NAME_BYTES_MAX, Directory, Node, is_outdated
+
+FRESH_S = 1.0
+"""What S3 has said within so many seconds before a change is known well enough to decide it."""
 
 HIDDEN_MAX = 1000
 """Hidden entries remembered by name, per directory; beyond that they are only counted."""
@@ -41,10 +44,15 @@ class Listing:
     entries grow in the order of the pages, so an index into them is a position that stays valid.
     """
 
-    def __init__(self, directory: Directory, *, expires_s: float) -> None:
+    def __init__(
+        self, directory: Directory, *, expires_s: float, begun_s: float = float("-inf")
+    ) -> None:
         self.directory = directory
         self.expires_s = expires_s
         """trio's clock: until then the listing answers for the directory."""
+
+        self.begun_s = begun_s
+        """trio's clock: no page was asked for before."""
 
         self.distrusted = False
         """Somebody knows that this may be out of date: it is neither shared nor believed."""
@@ -71,6 +79,11 @@ class Listing:
     def passed(self, name: bytes) -> bool:
         """Whether the pages so far say all about name."""
         return self.complete
+
+    def tells(self, name: bytes, *, since_s: float) -> bool:
+        """Whether it says what has this name, and that from no earlier than since_s."""
+        is_recent = self.begun_s >= since_s and not self.distrusted
+        return is_recent and self.passed(name) and not is_outdated(self.find(name))
 
     def find(self, name: bytes) -> Node | None:
         """The entry of a name, if a page has shown it."""

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from stsfs.errors import StaleVersion, StsfsError, TooManyObjects, WriteConflict
+from stsfs.errors import NotFound, StaleVersion, StsfsError, TooManyObjects, WriteConflict
 from stsfs.store.object_store import Expected, ListedObject, ObjectVersion
+from stsfs.store.paging import Pages
 from stsfs.vfs.asking import Asking
 from stsfs.vfs.nodes import Directory, File, Node, path_of
 from stsfs.vfs.staged_nodes import StagedNodes, path_below
@@ -36,6 +37,10 @@ class TreeMove:
                 if file.staged is not None:
                     await locks.enter_async_context(file.staged.held())
             objects = await self._objects(directory, parent, name)
+            is_kept = self._nodes.changes.of(old_parent).get(directory.name) is directory
+            if not objects and not is_kept and not self._staged_below(directory):
+                self._tree.distrust(old_parent)
+                raise NotFound(f"{path_of(directory)} was removed by another client.")
             moved: Mapping[str, ObjectVersion] = {}
             if objects:
                 moved = await self._move(directory, objects, new_prefix, new_path)
@@ -109,9 +114,8 @@ class TreeMove:
         """All objects below, the marker and hidden keys included; asks the rules about them."""
         store = self._nodes.location(directory).writers.store
         objects: list[ListedObject] = []
-        token: str | None = None
-        while True:
-            page = await store.list_page(directory.prefix, token=token, delimiter="")
+        pages = Pages(store, directory.prefix)
+        while (page := await pages.next()) is not None:
             objects += page.objects
             if len(objects) > self._limit:
                 raise TooManyObjects(
@@ -120,8 +124,6 @@ class TreeMove:
                     remedy="Move what is in it piece by piece, or mount with a higher"
                     " --rename-limit.",
                 )
-            if (token := page.next_token) is None:
-                break
         skip_bytes = len(directory.prefix.encode())
         longest_bytes = max((len(each.key.encode()) - skip_bytes for each in objects), default=0)
         self._asking.of_rename(directory, parent, name, below_bytes=longest_bytes)

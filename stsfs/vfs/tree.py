@@ -3,6 +3,10 @@
 One listing of a directory answers readdir, every lookup and every getattr in it for the metadata
 TTL, absent names too. A name beyond the pages read so far is answered by a probe of its own, never
 by reading on. What a directory shows is the business of its view.
+
+What is remembered answers those who look, but never decides a change (`Tree.fresh`). And where
+names can be changed, an absence is believed for a moment only: programs that find no file make one
+exclusively, and fail where another host was faster.
 """
 
 import logging
@@ -10,10 +14,11 @@ from collections.abc import Iterator
 
 import trio
 
-from stsfs.errors import NameTooLong, NotADirectory, SessionExpired, StsfsError
+from stsfs.errors import NameTooLong, NotADirectory, SessionExpired, StoreFailure, StsfsError
+from stsfs.supervisor import TaskPool
 from stsfs.vfs.changes import LocalChanges
 from stsfs.vfs.keys_view import KeysView
-from stsfs.vfs.listing import Listing, is_file_name
+from stsfs.vfs.listing import FRESH_S, Listing, is_file_name
 from stsfs.vfs.nodes import (
     NAME_BYTES_MAX,
     ROOT_INODE,
@@ -60,14 +65,12 @@ class Tree:
         """How often `distrust` was called: an answer begun before is not to be believed after."""
 
         self._under_way: dict[Listing, trio.Event] = {}
-        self._nursery: trio.Nursery | None = None
+        self._pages_ahead = TaskPool("directories")
+        self._changes_names = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the read-ahead of pages until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            await trio.sleep_forever()
+        await self._pages_ahead.run(task_status=task_status)
 
     @property
     def hidden_count(self) -> int:
@@ -89,22 +92,64 @@ class Tree:
 
     async def lookup(self, parent: Directory, name: bytes) -> Found:
         """What name is in parent. Costs at most one LIST, or two where parent is not listed yet."""
-        if len(name) > NAME_BYTES_MAX:
-            raise NameTooLong(f"A name of {len(name)} bytes; {NAME_BYTES_MAX} is the most.")
-        if not is_file_name(name) or not _is_text(name):
-            return None, trio.current_time() + self._ttl_s
-        view = self.view(parent)
-        special = view.special(parent, name)
-        if special is not None:
-            return special, trio.current_time() + self._ttl_s
+        if (found := self._found_here(parent, name)) is not None:
+            return found
         listing = self.known_listing(parent) or await self._begin(parent)
         known = listing.find(name)
         if known is not None and not is_outdated(known):
             return known, listing.expires_s
+        if known is None and listing.passed(name):
+            return await self._still_absent(parent, listing, name)
+        return await self.view(parent).probe(parent, listing, name)
+
+    async def fresh(self, parent: Directory, name: bytes) -> Node | None:
+        """What name is in parent as S3 has said during this call or just before (FRESH_S).
+
+        For what changes names. Costs at most one LIST, or two where parent is not listed yet; of a
+        directory of one page, one serves all changes in it for that time. What is only here, as a
+        file that is being written, is what it is. Raises what S3 fails with.
+        """
+        if (found := self._found_here(parent, name)) is not None:
+            return found[0]
+        if self.view(parent) is not self._keys:
+            return (await self.lookup(parent, name))[0]
+        since_s = trio.current_time() - FRESH_S
+        listing = self._listed.get(parent)
+        if listing is None or (
+            not listing.tells(name, since_s=since_s)
+            and listing.complete
+            and listing.shown_count < PAGE_KEYS
+        ):
+            listing = await self._begin(parent)
+        if listing.tells(name, since_s=since_s):
+            return listing.find(name)
+        return await self._keys.fresh(parent, listing, name, since_s=since_s)
+
+    def _found_here(self, parent: Directory, name: bytes) -> Found | None:
+        """What nobody has to be asked for. Raises NameTooLong."""
+        if len(name) > NAME_BYTES_MAX:
+            raise NameTooLong(f"A name of {len(name)} bytes; {NAME_BYTES_MAX} is the most.")
+        until_s = trio.current_time() + self._ttl_s
+        if not is_file_name(name) or not _is_text(name):
+            return None, until_s
+        special = self.view(parent).special(parent, name)
+        if special is not None:
+            return special, until_s
         reserved = parent.is_site_root and name in parent.site.reserved_names
-        if known is None and (listing.passed(name) or reserved):
+        return (None, until_s) if reserved else None
+
+    async def _still_absent(self, parent: Directory, listing: Listing, name: bytes) -> Found:
+        """What is a name that a listing says is absent."""
+        if not self._changes_names or self.view(parent) is not self._keys:
             return None, listing.expires_s
-        return await view.probe(parent, listing, name)
+        asked_s = trio.current_time()
+        if listing.begun_s >= asked_s - FRESH_S:
+            return None, min(listing.expires_s, listing.begun_s + FRESH_S)
+        try:
+            found = await self.fresh(parent, name)
+        except SessionExpired:
+            return None, listing.expires_s  # what is old goes on being served
+        return found, asked_s + (FRESH_S if found is None else self._ttl_s)
 
     def view(self, directory: Directory) -> View:
         """What the directory shows."""
@@ -132,8 +177,8 @@ class Tree:
                 break
             await self._next_page(listing)
         near_end = len(listing.entries) - start <= PAGE_KEYS
-        if near_end and not listing.complete and self._nursery is not None:
-            self._nursery.start_soon(self._page_ahead, listing)
+        if near_end and not listing.complete and self._pages_ahead.is_running:
+            self._pages_ahead.start("a page ahead", self._page_ahead, listing)
         return (
             (index + 1, node)
             for index in range(start, len(listing.entries))
@@ -156,6 +201,14 @@ class Tree:
         listing = self._listed.get(parent)
         found = None if listing is None else listing.find(name)
         return found or self.view(parent).told(parent, name) or parent.looked_up.get(name)
+
+    def is_shown_absent(self, parent: Directory, name: bytes) -> bool:
+        """Whether a name is shown as absent now; asks nobody."""
+        listing = self.known_listing(parent)
+        if listing is not None and listing.passed(name):
+            return listing.find(name) is None
+        told = self._keys.answer(parent, name)
+        return told is not None and told.node is None
 
     def known_directories(self) -> set[Directory]:
         """Every directory whose names anything is known of, or being asked."""
@@ -183,6 +236,7 @@ class Tree:
 
         Called once, before anything is listed.
         """
+        self._changes_names = True
         return self._keys.change()
 
     def recall_by(self, recall: Recall) -> None:
@@ -243,6 +297,11 @@ class Tree:
                 self._count(listing)
         except StsfsError as exc:
             listing.failure = exc
+            raise
+        except Exception as bug:
+            listing.failure = StoreFailure(
+                f"A page of {path_of(listing.directory)} met a bug: {bug!r}."
+            )
             raise
         finally:
             del self._under_way[listing]

@@ -92,6 +92,7 @@ class WritingVfs(Vfs):
         number = self._new_handle()
         self._files[number] = handle
         self._nodes.opened(file, writes=writes)
+        self.names.opened(file)
         if writes and flags & os.O_TRUNC:
             try:
                 await self._nodes.stage(file, truncate=True)
@@ -120,7 +121,7 @@ class WritingVfs(Vfs):
         parent = self._tree.directory(parent_inode)
         self._asking.of_name("create", parent, name, mode=mode)
         async with self._nodes.changing(parent):
-            node, _ = await self._tree.lookup(parent, name)
+            node = await self.names.fresh(parent, name)
             if isinstance(node, Directory):
                 raise IsADirectory(f"{path_of(node)} is a directory.")
             exclusive, made = bool(flags & os.O_EXCL), node is None

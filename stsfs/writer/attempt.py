@@ -9,7 +9,7 @@ import trio
 
 from stsfs.errors import (
     DeadlineExceeded,
-    InternalError,
+    UnexpectedError,
     SessionExpired,
     StoreFailure,
     StsfsError,
@@ -25,7 +25,7 @@ PASSING = (
     SessionExpired,
     SynapseUnavailable,
     TokenRejected,
-    InternalError,
+    UnexpectedError,
 )
 """What may be over when the same is tried again."""
 

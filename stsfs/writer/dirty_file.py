@@ -20,7 +20,7 @@ import trio
 
 from stsfs.errors import (
     AlreadyExists,
-    InternalError,
+    UnexpectedError,
     StagingFailure,
     StaleVersion,
     StoreFailure,
@@ -471,7 +471,7 @@ class DirtyFile:
             attempt.error = exc
             attempt.error = await self._attempt_failed(attempt, exc)
         except Exception as exc:
-            attempt.error = InternalError(
+            attempt.error = UnexpectedError(
                 f"{self.path!r} could not be uploaded because of an error in stsfs itself"
                 f" ({type(exc).__name__}).",
                 remedy=f"{KEPT} Please report what the log says.",

@@ -11,7 +11,7 @@ from functools import partial
 
 import trio
 
-from stsfs.errors import AccessDenied, AlreadyExists, StsfsError, WriteConflict
+from stsfs.errors import AccessDenied, StsfsError, WriteConflict
 from stsfs.staging.directory import StagingDirectory
 from stsfs.staging.moves import MovedObject, MoveJournal, MoveRecord
 from stsfs.store.object_store import (
@@ -21,6 +21,7 @@ from stsfs.store.object_store import (
     ObjectVersion,
     ObjectWriter,
 )
+from stsfs.store.paging import Pages, object_at
 from stsfs.writer.parallel import Call, work_off
 from stsfs.writer.wire import LocationName
 
@@ -42,15 +43,13 @@ class Mover:
 
     async def move_object(
         self, source: ObjectVersion, target_key: str, *, path: str, target_path: str,
-        storage_class: str = "", absent: bool = False,
+        storage_class: str = "", expected: Expected | None = None,
     ) -> ObjectVersion:  # fmt: skip
         """Move one version, in place of what is at target_key; returns what is there then.
 
-        With absent, anything there is AlreadyExists. WriteConflict: the source is not that version
-        any more, and nothing has happened. Other errors say so if both names exist.
+        WriteConflict: the source is not that version any more, or what is expected is not at
+        target_key, and nothing has happened. Other errors say so if both names exist.
         """
-        if absent and (await self._listed(target_key, only=True)).get(target_key):
-            raise AlreadyExists(f"{target_path!r} was made by another client.")
         moved = MovedObject(
             source_key=source.key,
             etag=source.etag,
@@ -58,7 +57,7 @@ class Mover:
             target_key=target_key,
             storage_class=_class_to_ask_for(storage_class),
         )
-        copied = await self._move([moved], path, target_path)
+        copied = await self._move([moved], path, target_path, expected)
         return copied[target_key]
 
     async def move_tree(
@@ -112,7 +111,11 @@ class Mover:
         return f"The rename of {record.path!r} to {record.new_path!r} was {done}."
 
     async def _move(
-        self, objects: Sequence[MovedObject], path: str, target_path: str
+        self,
+        objects: Sequence[MovedObject],
+        path: str,
+        target_path: str,
+        expected: Expected | None = None,
     ) -> Mapping[str, ObjectVersion]:
         record = MoveRecord(
             location_uri=self._location.uri,
@@ -126,7 +129,7 @@ class Mover:
         journal = await trio.to_thread.run_sync(self._staging.create_move, record)
         copies: dict[str, str] = {}
         try:
-            await self._copy_all(objects, journal, copies)
+            await self._copy_all(objects, journal, copies, expected)
             if len(objects) > 1:
                 await trio.to_thread.run_sync(journal.deleting)
         except StsfsError:
@@ -152,7 +155,11 @@ class Mover:
         }
 
     async def _copy_all(
-        self, objects: Sequence[MovedObject], journal: MoveJournal, copies: dict[str, str]
+        self,
+        objects: Sequence[MovedObject],
+        journal: MoveJournal,
+        copies: dict[str, str],
+        expected: Expected | None,
     ) -> None:
         async def copy(index: int, each: MovedObject) -> None:
             source = ObjectVersion(
@@ -167,6 +174,7 @@ class Mover:
                 source,
                 each.target_key,
                 storage_class=each.storage_class,
+                expected=expected,
                 on_upload=note_upload,
             )
             copies[each.target_key] = etag
@@ -222,16 +230,14 @@ class Mover:
 
     async def _listed(self, prefix: str, *, only: bool = False) -> dict[str, ListedObject]:
         """What S3 has with this prefix; only: at most the object of just this key."""
+        if only:
+            there = await object_at(self._store, prefix)
+            return {} if there is None else {prefix: there}
         found: dict[str, ListedObject] = {}
-        token: str | None = None
-        while True:
-            page = await self._store.list_page(
-                prefix, token=token, keys_max=1 if only else 1000, delimiter=""
-            )
+        pages = Pages(self._store, prefix)
+        while (page := await pages.next()) is not None:
             found |= {each.key: each for each in page.objects}
-            token = page.next_token
-            if only or token is None:
-                return found
+        return found
 
 
 def _copies(record: MoveRecord, targets: Mapping[str, ListedObject]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from stsfs.errors import AccessDenied, StoreFailure, StsfsError
+from stsfs.errors import AccessDenied, StoreFailure, StsfsError, TargetChanged
 from stsfs.writer.recovery import recover_at_mount
 from tests.fakes import Fault, MemoryStore, pattern
 from tests.model.fault_steps import (
@@ -66,6 +66,12 @@ class World:
         self.doubtful = []
         """Old and new path, and the content, of what renames were to move that were cut short."""
 
+        self.looked_at = set()
+        """Paths that were opened in this mount."""
+
+        self.unseen = set()
+        """Those of them where another client has written since: no rename replaces that unseen."""
+
         self.opened = self.name = None  # the open file, and its path as far as it has one
         self.mount = self.scope = None
 
@@ -77,6 +83,15 @@ class World:
 
     async def do(self, step):
         """One step; errors are allowed, if they are ours."""
+        if isinstance(step, Put | Update | Begin | Read | Unlink | TheirDelete):
+            self.unseen.discard(step.path)
+            if isinstance(step, Unlink):
+                self.looked_at.discard(step.path)
+        await self.do_one(step)
+        if isinstance(step, Put | Update | Begin | Read):
+            self.looked_at.add(step.path)
+
+    async def do_one(self, step):
         match step:
             case Put(path, count) if path != self.name:
                 await self.put(path, self.data(count))
@@ -105,6 +120,8 @@ class World:
                 self.take_away(path)
                 if path not in self.store.objects:
                     self.surprising.add(path)
+                if path in self.looked_at:
+                    self.unseen.add(path)
                 self.theirs[path] = self.data()
                 self.store.put(path, self.theirs[path])
             case TheirDelete(path):
@@ -199,6 +216,18 @@ class World:
             await self.mount.release(descriptor)
 
     async def rename(self, old, new):
+        before = dict(self.theirs), dict(self.kept), self.name
+        try:
+            await self.try_to_rename(old, new)
+        except TargetChanged:  # nothing has happened, and the next one is on purpose
+            self.theirs, self.kept, self.name = before
+            self.unseen.discard(new)
+            raise
+        assert new not in self.unseen, new
+        for paths in (self.unseen, self.looked_at):
+            paths -= {each for each in paths if f"{each}/".startswith((f"{old}/", f"{new}/"))}
+
+    async def try_to_rename(self, old, new):
         for path in (old, new):
             self.touch(path)
         moved = {
@@ -262,6 +291,7 @@ class World:
             with trio.CancelScope() as self.scope:
                 await self.live(remaining)
             self.opened = self.name = None
+            self.unseen, self.looked_at = set(), set()
             for script in self.store.scripts.values():
                 script[:] = [each for each in script if not isinstance(each, Killing)]
             self.check()

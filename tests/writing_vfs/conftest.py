@@ -20,3 +20,10 @@ def machine(store, tmp_path):
 async def mount(machine):
     async with machine.mounted() as made:
         yield made
+
+
+@pytest.fixture
+async def hosts(store, tmp_path):
+    one, other = Machine(store, tmp_path / "a"), Machine(store, tmp_path / "b")
+    async with one.mounted() as a, other.mounted() as b:
+        yield a, b

@@ -17,6 +17,7 @@ from stsfs.errors import StaleVersion, StsfsError
 from stsfs.fuse import errno_table
 from stsfs.rules.question import Place
 from stsfs.staging.directory import StagingDirectory
+from stsfs.vfs.listing import FRESH_S
 from stsfs.vfs.nodes import ROOT_INODE, Site
 from stsfs.vfs.tree import Tree
 from stsfs.vfs.writable import Writable, WritableLocation
@@ -254,6 +255,11 @@ class Machine:
                 nursery.cancel_scope.cancel()
         finally:
             staging.close()
+
+
+async def a_moment_later():
+    """What was listed until now decides no change any more."""
+    await trio.sleep(FRESH_S + 0.1)
 
 
 async def until(condition):

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from stsfs.errors import InternalError, StagingFull, StoreFailure
+from stsfs.errors import UnexpectedError, StagingFull, StoreFailure
 from stsfs.staging.file import StagingFile
 from stsfs.staging.room import Room
 from tests.faults import Fault, Hold
@@ -151,7 +151,7 @@ async def test_the_end_of_an_older_staging_does_not_end_a_newer_one(mount, store
 
 async def test_a_bug_in_an_upload_fails_that_file_and_is_tried_again(mount, store):
     store.script("put", Fault(KeyError("a bug")))
-    with pytest.raises(InternalError) as caught:
+    with pytest.raises(UnexpectedError) as caught:
         await mount.put("f", b"x")
     assert "recover" in str(caught.value)
     await mount.put("g", b"y")
