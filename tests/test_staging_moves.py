@@ -13,7 +13,7 @@ from stsfs.staging.record import DamagedRecord
 
 def moved(number):
     return MovedObject(
-        source_key=f"base/old/{number}\n\udcff",
+        source_key=f"base/old/{number}\n\u00fc",
         etag=f'"{number}"',
         size_bytes=number,
         target_key=f"base/new/{number}",
