@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from stsfs import values as checks
 from stsfs.errors import StagingFailure
-from stsfs.staging import values as checks
 from stsfs.staging.file import (
     MOVE_SUFFIX,
     boot_id,

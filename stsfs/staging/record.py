@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast, get_args
 
-from stsfs.staging import values as checks
+from stsfs import values as checks
 from stsfs.staging.spans import Spans
 from stsfs.store.object_store import Expected, Traits
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from stsfs import values
 from stsfs.errors import BadArgument
 from stsfs.synapse import config_file
 
@@ -71,7 +72,8 @@ def _checked(url: str) -> str:
     try:
         parts = urlsplit(base)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port out of range, a broken IPv6 address
+        values.url(base)
+    except ValueError:  # a port out of range, a broken IPv6 address, a blank
         good = False
     if not good:
         raise BadArgument(

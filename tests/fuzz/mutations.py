@@ -52,38 +52,33 @@ ODD_VALUES = st.deferred(
 )
 
 
-def mutated(documents):
+@st.composite
+def mutated(draw, documents):
     """Documents (JSON values) of which a few places were changed, dropped, doubled or moved."""
-    return st.tuples(documents, st.integers(0, 3), st.data()).map(_mutate)
-
-
-def _mutate(drawn):
-    document, count, data = drawn
-    document = copy.deepcopy(document)
-    for _ in range(count):
+    document = copy.deepcopy(draw(documents))
+    for _ in range(draw(st.integers(0, 3))):
         places = list(_places(document, ()))
         if not places:
-            return data.draw(ODD_VALUES)
-        *path, last = data.draw(st.sampled_from(places))
-        holder = document
-        for step in path:
-            holder = holder[step]
-        match data.draw(st.sampled_from(["replace", "replace", "drop", "double", "swap"])):
+            return copy.deepcopy(draw(ODD_VALUES))
+        *path, last = draw(st.sampled_from(places))
+        holder = _at(document, path)
+        match draw(st.sampled_from(["replace", "replace", "drop", "double", "swap"])):
             case "replace":
-                holder[last] = data.draw(ODD_VALUES)
+                holder[last] = copy.deepcopy(draw(ODD_VALUES))
             case "drop":
                 del holder[last]
             case "double" if isinstance(holder, list):
                 holder.insert(last, copy.deepcopy(holder[last]))
             case "double":
-                holder[data.draw(ODD_TEXTS)] = copy.deepcopy(holder[last])
+                holder[draw(ODD_TEXTS)] = copy.deepcopy(holder[last])
             case "swap":
-                *other_path, other = data.draw(st.sampled_from(places))
-                with contextlib.suppress(KeyError, IndexError, TypeError):
-                    value = document
-                    for step in [*other_path, other]:
-                        value = value[step]
-                    holder[last] = copy.deepcopy(value)
+                holder[last] = copy.deepcopy(_at(document, draw(st.sampled_from(places))))
+    return document
+
+
+def _at(document, path):
+    for step in path:
+        document = document[step]
     return document
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from stsfs import values
 from stsfs.errors import StagingFailure, StoreFailure
-from stsfs.staging import file, left, moves, values
+from stsfs.staging import file, left, moves
 from stsfs.staging.moves import MovedObject, MoveJournal, MoveRecord
 from stsfs.staging.owner import OwnerInfo
 from stsfs.staging.record import BaseVersion, DamagedRecord, Record

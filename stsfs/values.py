@@ -1,4 +1,4 @@
-"""What a value must be before anything is done with it: a file on disk may hold any JSON.
+"""What a value from outside must be: a file on disk, or an answer of a server, may hold anything.
 
 Pure. Each check returns the value, or raises ValueError whose text says what is wrong with it.
 """
@@ -20,7 +20,7 @@ KEY_BYTES_MAX = 1024
 TEXT_CHARS_MAX = 16 * 1024
 """Of a path, a label or a header; the longest path of a mount has about 5000 characters."""
 
-_LOCATION = re.compile(r"s3://[^/\x00-\x20\x7f]+(?:/(.*[^/]))?", re.DOTALL)
+_LOCATION = re.compile(r"s3://[^/\x00-\x20\x7f]+(?:/(.*[^/])?)?", re.DOTALL)
 _URL = re.compile(r"https?://[!-~]+")
 _HEADER = re.compile(r"[ -~]*")
 _WORD = re.compile(r"[!-~]*")
