@@ -22,6 +22,9 @@ fuzz = settings(
 )  # fmt: skip
 """Decorates a test of this folder."""
 
+fuzz_slowly = settings(fuzz, max_examples=max(10, EXAMPLES // 5))
+"""The same, where each example makes a database or starts a process."""
+
 HANG_S = 20.0
 """No example takes a hundredth of it: what takes longer does not end."""
 

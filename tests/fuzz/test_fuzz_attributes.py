@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stsfs.staging.attributes import AttributeIndex
-from tests.fuzz.mutations import bounded, fuzz
+from tests.fuzz.mutations import bounded, fuzz_slowly
 
 HERE = ("s3://bucket/base", None)
 
@@ -14,7 +14,7 @@ def noted(index):
     return index.of_keys(HERE, "base/a", "base/a")
 
 
-@fuzz
+@fuzz_slowly
 @given(st.data())
 def test_a_damaged_index_of_attributes_answers_and_is_begun_anew(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("attributes") / "a.sqlite"

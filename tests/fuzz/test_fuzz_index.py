@@ -10,7 +10,7 @@ from stsfs.entities import bulk
 from stsfs.entities.index import EntityIndex
 from stsfs.entities.records import key_of
 from stsfs.synapse.records import ChildHeader, TableRows
-from tests.fuzz.mutations import ODD_TEXTS, bounded, fuzz
+from tests.fuzz.mutations import ODD_TEXTS, bounded, fuzz, fuzz_slowly
 from tests.fuzz.synapse_documents import check_header
 
 
@@ -37,7 +37,7 @@ ROW_VALUES = st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.bin
 )  # fmt: skip
 
 
-@fuzz
+@fuzz_slowly
 @given(
     st.sampled_from(["folders", "children", "files", "objects", "meta"]),
     st.data(),
@@ -79,7 +79,7 @@ def test_an_index_with_values_of_other_kinds_is_begun_anew(tmp_path_factory, tab
     index.close()
 
 
-@fuzz
+@fuzz_slowly
 @given(st.data())
 def test_a_damaged_index_file_is_begun_anew(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("index") / "i.sqlite3"
