@@ -24,6 +24,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NoReturn, TypeAlias, cast
@@ -38,6 +39,9 @@ FORMAT_NAME, FORMAT_VERSION = "stsfs-lock", "1"
 
 FILE_BYTES_MAX = 1 << 30
 """About four million files; a mount holds a lock in memory."""
+
+LINE_CHARS_MAX = 128 * 1024
+"""A longer line counts as several, which no lock has."""
 
 DEPTH_MAX = 2048
 """Directories above a file; a path of the system has no more than that."""
@@ -184,7 +188,7 @@ def load(path: Path) -> Lock:
                 remedy=_AGAIN,
             )
         with path.open(encoding="utf-8", newline="\n") as file:
-            return parse(file, str(path))
+            return parse(iter(partial(file.readline, LINE_CHARS_MAX), ""), str(path))
     except OSError as exc:
         raise BadArgument(f"{path} cannot be read: {exc.strerror}.") from exc
     except UnicodeDecodeError as exc:

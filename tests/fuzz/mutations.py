@@ -29,7 +29,7 @@ HANG_S = 20.0
 """No example takes a hundredth of it: what takes longer does not end."""
 
 ODD_TEXTS = st.sampled_from([
-    "", " ", "-", ".", "..", "/", "a/../b", "/etc/passwd", "a//b", "a/", "x" * 300, "x" * 70_000,
+    "", " ", "-", ".", "..", "/", "a/../b", "/etc/passwd", "a//b", "a/", "x" * 300, "x" * 20_000,
     "a\0b", "a\r\nX-Evil: 1", "\n", "\t", "\x1b[2J", "\ud800", "a\udcffb", "\u202e", "é",
     "NaN", "1e999", "0x10", "\u0663", "true", "null", "syn1", "syn0", "SYN1", "syn1.2", "s3://b/p",
     "2020-01-01T00:00:00.000Z", "99999-01-01T00:00:00.000Z", "0001-01-01T00:00:00+23:59", "s3://",

@@ -27,7 +27,16 @@ from stsfs.errors import AccessDenied, AwsCredentialsMissing, BadArgument, Stsfs
 from stsfs.synapse import config_file
 from stsfs.synapse.endpoints import Endpoints
 from stsfs.synapse.tokens import TokenChain
-from tests.fuzz.mutations import DEEP, ODD_TEXTS, bounded, damaged_bytes, fuzz, fuzz_slowly, mutated
+from tests.fuzz.mutations import (
+    DEEP,
+    ODD_TEXTS,
+    bounded,
+    damaged_bytes,
+    fuzz,
+    fuzz_slowly,
+    memory_below,
+    mutated,
+)
 from tests.test_lock_file import BAM_LINE, TEXT
 
 
@@ -332,6 +341,13 @@ def test_bytes_are_a_lock_or_refused(tmp_path, data):
             return
         show(lock)
     assert parse("".join(render(lock)), "l") == lock
+
+
+def test_a_lock_of_one_endless_line_takes_no_memory(tmp_path):
+    path = tmp_path / "data.lock"
+    path.write_bytes(b"stsfs-lock 1\n" + b"x" * 20_000_000)
+    with memory_below(4 << 20), pytest.raises(BadArgument):
+        load(path)
 
 
 @fuzz

@@ -6,11 +6,14 @@ import trio
 from hypothesis import example, given
 
 from stsfs.entities.filler import all_children
+from stsfs.entities.index import EntityIndex
+from stsfs.entities.location import EntityLocation
 from stsfs.entities.moment import PastMoment
 from stsfs.errors import StsfsError, SynapseRefusal, SynapseUnavailable
 from stsfs.synapse.client import SynapseClient
 from stsfs.synapse.endpoints import Endpoints
 from stsfs.synapse.records import ChildHeader
+from tests.fakes import MemoryStore
 from tests.fuzz.mutations import ODD_TEXTS, bounded, fuzz
 from tests.fuzz.synapse_documents import HEADER, ROWS, VERSION, a_token
 
@@ -47,6 +50,31 @@ def asked_of(reply, call):
 def test_children_without_end_are_an_error(reply):
     error = asked_of(reply, lambda api: all_children(api, "syn1"))
     assert "do not come to an end" in error.sentence
+
+
+@pytest.mark.parametrize("reply", ENDLESS)
+def test_a_directory_without_end_is_an_error(reply):
+    async def shown(api):
+        index = EntityIndex(None)
+        store = MemoryStore()
+        folder = ChildHeader("syn1", "n", "Folder", 1, 0.0, 0.0, "", "")
+        location = EntityLocation(
+            api, index, folder, location_id=1, bucket="b", prefix="", store=store, metadata_ttl_s=1
+        )
+        listing = location.view.begin(location.root(), None)
+        while not listing.complete:
+            await location.view.next_page(listing)
+
+    assert "do not come to an end" in asked_of(reply, shown).sentence
+
+
+def test_a_listing_of_ever_new_children_is_an_error(monkeypatch):
+    monkeypatch.setattr("stsfs.synapse.paging.PAGES_MAX", 100)
+
+    def reply(number):
+        return {"page": [HEADER | {"id": f"syn{number}"}], "nextPageToken": str(number)}
+
+    asked_of(reply, lambda api: all_children(api, "syn1"))
 
 
 @pytest.mark.parametrize("rows", [[], [{"values": ["1", "2"]}]])
