@@ -175,7 +175,7 @@ def entity_bundle(answer: Any) -> EntityBundle:
         handle_id=handle_id,
         handle=_handle_of(handle_id, answer.get("fileHandles") or ()),
         annotations={
-            _shown(name): tuple(_shown(_scalar(each)) for each in _list(annotation, "value"))
+            _shown(name): tuple(_shown(_scalar(each)) for each in _values(annotation))
             for name, annotation in answer["annotations"].get("annotations", {}).items()
         },
         has_unmet_requirement=restrictions.get("hasUnmetAccessRequirement") is True,
@@ -288,6 +288,10 @@ def _list(answer: Any, key: str) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError(f"{key} is not a list")
     return value
+
+
+def _values(annotation: Any) -> list[Any]:
+    return [] if annotation.get("value") is None else _list(annotation, "value")
 
 
 def _text_or_none(answer: Any, key: str) -> str | None:

@@ -1,16 +1,17 @@
 """The index of entities: rows of a view that go into it, and a file that was damaged."""
 
+import json
 import sqlite3
 
 import trio
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stsfs.entities import bulk
+from stsfs.entities import bulk, index_rows
 from stsfs.entities.index import EntityIndex
-from stsfs.entities.records import key_of
+from stsfs.entities.records import FileKey, key_of
 from stsfs.synapse.records import ChildHeader, TableRows
-from tests.fuzz.mutations import ODD_TEXTS, bounded, fuzz, fuzz_slowly
+from tests.fuzz.mutations import ODD_TEXTS, bounded, fuzz, fuzz_slowly, mutated
 from tests.fuzz.synapse_documents import check_header
 
 
@@ -103,3 +104,19 @@ def test_a_damaged_index_file_is_begun_anew(tmp_path_factory, data):
 
         trio.run(run)
     index.close()
+
+
+@fuzz
+@given(mutated(st.just({"age": ["3", "4"], "tissue": []})).map(json.dumps) | ODD_TEXTS)
+@example('{"a":["\\ud800"]}')
+@example('{"a":[1,{"b":2}]}')
+@example("[" * 100_000)
+def test_annotations_in_an_index_are_texts_or_the_index_is_damaged(text):
+    row = ("h", "b", "k", 5, "", None, "", text, "")
+    try:
+        record = index_rows.record(FileKey("syn1", 1, 2.0), row)
+    except index_rows.DamagedIndex:
+        return
+    for name, values in record.annotations.items():
+        assert name.encode() is not None
+        assert all(each.encode() is not None for each in values)
