@@ -1,4 +1,4 @@
-"""What a value from outside must be: a file on disk, or an answer of a server, may hold anything.
+"""Checks of values from outside: from files on disk, answers of servers, requests.
 
 Pure. Each check returns the value, or raises ValueError whose text says what is wrong with it.
 """
@@ -37,7 +37,7 @@ def prefix_of(location_uri: str) -> str:
 
 
 def utf8(text: str) -> str:
-    """Text that can be encoded: no halves of characters, which JSON may hold."""
+    """Text that can be encoded as UTF-8: JSON may hold lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -27,7 +27,7 @@ class DamagedIndex(sqlite3.DatabaseError):
 
 
 DAMAGES = (sqlite3.DatabaseError, DamagedIndex, UnicodeDecodeError)
-"""What a file raises that is damaged. The last: messages of SQLite quote names that it finds."""
+"""What is raised for a damaged file. UnicodeDecodeError: SQLite's message quotes a name from it."""
 
 
 def header(row: Sequence[Any]) -> ChildHeader:

@@ -1,4 +1,4 @@
-"""Listings in pages come to an end, whatever a server does."""
+"""Detects a listing in pages that a server continues for ever."""
 
 from stsfs.errors import SynapseUnavailable
 from stsfs.synapse import answers

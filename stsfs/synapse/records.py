@@ -344,5 +344,5 @@ def _scalar(value: object) -> str:
 
 
 def _shown(text: str) -> str:
-    """Text without halves of characters, which JSON may hold and nobody can encode."""
+    """Text with lone surrogates, which JSON may hold and UTF-8 may not, replaced by `?`."""
     return text.encode("utf-8", "replace").decode()
