@@ -67,10 +67,10 @@ def url(text: str) -> str:
     return text
 
 
-def key(text: str, prefix: str, *, is_shown: bool = True) -> str:
+def key(text: str, prefix: str, *, is_shown: bool = True, bytes_max: int = KEY_BYTES_MAX) -> str:
     """The key of an object below prefix; is_shown: one that a path can name."""
-    if len(utf8(text).encode()) > KEY_BYTES_MAX:
-        raise ValueError(f"it has more than {KEY_BYTES_MAX} bytes")
+    if len(utf8(text).encode()) > bytes_max:
+        raise ValueError(f"it has more than {bytes_max} bytes")
     if not text.startswith(prefix) or text == prefix:
         raise ValueError("it lies outside the location")
     if is_shown:

@@ -12,8 +12,9 @@ from stsfs.store.object_store import Expected, Traits
 FORMAT = 1
 """Part of each record: a program that does not know the format leaves the record alone."""
 
-VALUES_MAX = 5_000_000
-"""Of one JSON text. Some hundred MB in memory: text of a few bytes can be a value of a hundred."""
+VALUES_MAX, OBJECTS_MAX = 5_000_000, 100_000
+"""Of one JSON text: about 400 MB in memory, where a value of two bytes can take eighty, and an
+object of eight bytes 250."""
 
 _T = TypeVar("_T")
 
@@ -174,11 +175,9 @@ class Fields:
         """The same, or null."""
         return None if self.any(name) is None else self.checked(name, read, check)
 
-    def key(self, name: str, prefix: str, *, is_shown: bool = True) -> str:
-        """The key of an object below prefix."""
-        return self.checked(
-            name, self.text, lambda text: checks.key(text, prefix, is_shown=is_shown)
-        )
+    def key(self, name: str, prefix: str) -> str:
+        """The key of an object below prefix, which a path can name."""
+        return self.checked(name, self.text, lambda text: checks.key(text, prefix))
 
     def location(self) -> tuple[str, str]:
         """The location, and what its keys begin with."""
@@ -240,8 +239,8 @@ class Fields:
 
 
 def parse_json(data: bytes, what: str) -> object:
-    """The values of a JSON text. Raises DamagedRecord, also for more values than VALUES_MAX."""
-    if data.count(b",") > VALUES_MAX:
+    """The values of a JSON text. Raises DamagedRecord, also for too many values."""
+    if data.count(b",") > VALUES_MAX or data.count(b"{") > OBJECTS_MAX:
         raise DamagedRecord(f"{what} has too many values")
     try:
         return json.loads(data)

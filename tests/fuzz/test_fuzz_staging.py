@@ -171,8 +171,8 @@ def test_json_without_end_is_a_damaged_record_journal_or_owner(tmp_path, data):
 
 def test_a_record_of_millions_of_values_is_refused_before_it_takes_memory(tmp_path):
     path = tmp_path / "id.json"
-    for value in (b"[],", b"{},", b"[1,2],"):
-        path.write_bytes(b'{"present":[' + value * 6_000_000 + b"[]]}")
+    for value, count in ((b"[],", 6_000_000), (b'{"a":1},', 200_000), (b"[1,2],", 3_000_000)):
+        path.write_bytes(b'{"present":[' + value * count + b"[]]}")
         with memory_below(1.3 * path.stat().st_size), pytest.raises(DamagedRecord):
             file.load(path)
     with path.open("wb") as sparse:
@@ -322,6 +322,13 @@ def test_bytes_are_a_journal_or_damaged(tmp_path, data):
     path = tmp_path / "id.move"
     path.write_bytes(data)
     read_journal(path)
+
+
+def test_a_journal_with_a_key_that_s3_has_refused_can_be_undone(tmp_path):
+    path = tmp_path / "id.move"
+    lines = one_move(target_key="base/" + "x" * 1100)
+    path.write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    assert len(moves.load(path).objects) == 1
 
 
 def test_a_journal_of_empty_lines_takes_no_memory(tmp_path):
