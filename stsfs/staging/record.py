@@ -13,7 +13,7 @@ FORMAT = 1
 """Part of each record: a program that does not know the format leaves the record alone."""
 
 VALUES_MAX, OBJECTS_MAX = 5_000_000, 100_000
-"""Of one JSON text: about 400 MB in memory, where a value of two bytes can take eighty, and an
+"""Of one JSON text: about 600 MB in memory, where a value of two bytes can take eighty, and an
 object of eight bytes 250."""
 
 _T = TypeVar("_T")
