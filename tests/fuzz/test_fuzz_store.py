@@ -85,11 +85,13 @@ def check_page(page):
     assert page.next_token is None or page.next_token
 
 
+@unchecked
 @fuzz
 @given(damaged_bytes(LIST, edits=4), st.integers(1, 700))
 @example(b"", 1)
 @example(b"<a>" * 100_000, 700)
 @example(LIST.replace(b"a/d/", b""), 100)
+@example(LIST.replace(b"&quot;e", b"\xc2\x80"), 100)
 def test_bytes_are_a_page_or_refused(data, piece_bytes):
     page = read_page(data, piece_bytes)
     if page is not None:
@@ -284,7 +286,7 @@ def test_a_signed_url_leads_somewhere_or_is_refused(url):
 
 
 @unchecked
-@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..b", "xn--a", "\ud800"])
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..b", "\ud800"])
 async def test_a_host_that_cannot_be_one_is_a_broken_connection(host):
     with pytest.raises(ConnectionBroken):
         await connect(host, 80, None)
