@@ -5,6 +5,7 @@ Pure. Each check returns the value, or raises ValueError whose text says what is
 
 import math
 import re
+from urllib.parse import urlsplit
 
 SIZE_BYTES_MAX = (1 << 63) - 1
 """The largest offset that a file can have (off_t)."""
@@ -64,6 +65,15 @@ def url(text: str) -> str:
     """The address of a service."""
     if not _URL.fullmatch(text) or len(text) > TEXT_CHARS_MAX:
         raise ValueError("it is not an address")
+    return text
+
+
+def server_url(text: str) -> str:
+    """The address of a server: a host that can have one, and a port that can be one."""
+    parts = urlsplit(url(text))  # raises ValueError, as the port does
+    if not parts.hostname or parts.port == 0:
+        raise ValueError("it names no host, or the port 0")
+    parts.hostname.encode("idna")  # labels that are empty or too long: UnicodeError, a ValueError
     return text
 
 

@@ -126,8 +126,12 @@ class PlaceOptions:
             ("--endpoint-url", self.endpoint_url),
             ("--synapse-endpoint", self.synapse_endpoint),
         ):
-            if url is not None and not re.match(r"https?://[^/\s]+", url):
-                raise BadArgument(f"{option} is {url!r}; it must begin with https:// or http://.")
+            try:
+                assert url is None or values.server_url(url)
+            except ValueError:
+                raise BadArgument(
+                    f"{option} is {url!r}; it must begin with https:// or http://, and name a host."
+                ) from None
 
     @property
     def as_of_unix_s(self) -> float | None:

@@ -70,16 +70,12 @@ _CONFIG_KEYS = {
 def _checked(url: str) -> str:
     base = url.strip().rstrip("/")
     try:
-        parts = urlsplit(base)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        values.url(base)
+        parts = urlsplit(values.server_url(base))
     except ValueError:  # a port out of range, a broken IPv6 address, a blank
-        good = False
-    if not good:
         raise BadArgument(
             f"{url!r} is not the address of a Synapse server.",
             remedy="It looks like https://host or http://host:port.",
-        )
+        ) from None
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK_HOSTS:
         log.warning("the Synapse token travels to %s without encryption", parts.hostname)
     return base

@@ -24,6 +24,7 @@ from stsfs.daemon.locks import location_of
 from stsfs.entities.lock_file import COLUMNS, load, parse, render
 from stsfs.entities.lock_view import LockSource, LockView
 from stsfs.errors import AccessDenied, AwsCredentialsMissing, BadArgument, StsfsError
+from stsfs.store.endpoint import endpoint_for
 from stsfs.synapse import config_file
 from stsfs.synapse.endpoints import Endpoints
 from stsfs.synapse.tokens import TokenChain
@@ -276,6 +277,7 @@ class Config(BaseException):
 @example("umask=-0x1", "syn1", "/tmp")
 @example("prices=/dev/zero", "syn1", "/tmp")
 @example("ro", "syn1", "/tmp/" + "x" * 5000)
+@example("endpoint_url=http://h:99999", "syn1", "/tmp")
 def test_a_mount_of_anything_is_right_or_a_usage_error(text, location, directory):
     def stop(options, real=mount_command.make_config):
         real(options)
@@ -289,6 +291,24 @@ def test_a_mount_of_anything_is_right_or_a_usage_error(text, location, directory
             return
     assert told.exit_code == 2, (told.output, told.exception)
     assert "Traceback" not in told.output
+
+
+@fuzz
+@given(ODD_TEXTS | ODD_TEXTS.map(lambda text: f"http://{text}"), st.none() | ODD_TEXTS)
+@example("http://h:99999", None)
+@example("http://[::1", None)
+@example("http://" + "a" * 64 + ".x", None)
+@example("https://ho\nst", None)
+@example("https://h", "evil.example/")
+def test_an_endpoint_of_a_store_names_a_host_or_is_refused(url, region):
+    for given_url in (url, None):
+        try:
+            found = endpoint_for("bucket", region, given_url)
+        except BadArgument:
+            continue
+        found.host.encode("idna")
+        assert 0 < found.port < 65536
+        assert not set("\r\n \0/") & set(found.host + found.region)
 
 
 @fuzz
