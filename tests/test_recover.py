@@ -224,19 +224,19 @@ def test_a_location_that_cannot_be_opened_costs_nothing_of_another(named, recove
 
 
 def test_a_rename_that_was_cut_short_is_put_right(named, recover, bucket):
-    bucket.store.put("a", b"1")
-    bucket.store.put("b", b"1")
-    etag = bucket.store.objects["a"].etag
+    bucket.store.put("base/a", b"1")
+    bucket.store.put("base/b", b"1")
+    etag = bucket.store.objects["base/a"].etag
     directory = StagingDirectory.open(named)
     moved = (move_record().objects[0].__class__(
-        source_key="a", etag=etag, size_bytes=1, target_key="b"),)  # fmt: skip
+        source_key="base/a", etag=etag, size_bytes=1, target_key="base/b"),)  # fmt: skip
     journal = directory.create_move(move_record(objects=moved))
     journal.copied(0, etag)
     journal.deleting()
     die(directory)
     told = recover("--upload")
     assert told.exit_code == 0, told.output
-    assert list(bucket.store.objects) == ["b"]
+    assert list(bucket.store.objects) == ["base/b"]
     assert what_is_left(named) == []
 
 

@@ -13,7 +13,7 @@ from stsfs.staging.directory import StagingDirectory
 from stsfs.staging.left import part_of_user, what_is_left
 from stsfs.staging.moves import MovedObject, MoveRecord
 from stsfs.staging.owner import OWNER_FILE, OwnerInfo, is_local
-from tests.staging_fakes import LOCATION, record
+from tests.staging_fakes import LOCATION, base_key, record
 
 
 @pytest.fixture
@@ -52,7 +52,8 @@ def leave_move(named, **changes):
 
 
 def move_record(**changes):
-    moved = MovedObject(source_key="a", etag='"e"', size_bytes=1, target_key="b")
+    base = base_key(changes.get("location_uri", LOCATION))
+    moved = MovedObject(source_key=f"{base}/a", etag='"e"', size_bytes=1, target_key=f"{base}/b")
     values = {
         "location_uri": LOCATION, "endpoint_url": None, "label": "syn123",
         "path": "a", "new_path": "b", "objects": (moved,),

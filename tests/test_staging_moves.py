@@ -13,7 +13,7 @@ from stsfs.staging.record import DamagedRecord
 
 def moved(number):
     return MovedObject(
-        source_key=f"base/old/{number}\n\udcff",
+        source_key=f"base/old/{number}\n\u00fc",
         etag=f'"{number}"',
         size_bytes=number,
         target_key=f"base/new/{number}",
@@ -56,9 +56,9 @@ def test_a_journal_says_how_far_the_move_has_come(journal):
 def test_a_journal_names_the_uploads_that_were_begun_for_copies(journal):
     journal.upload(1, "upload-1")
     journal.copied(1, '"copy"')
-    journal.upload(2, 'upload-"2"\n')
+    journal.upload(2, 'upload-"2"')
     journal.upload(7, "of no object")
-    assert journal.load().uploads == {"upload-1": 1, 'upload-"2"\n': 2}
+    assert journal.load().uploads == {"upload-1": 1, 'upload-"2"': 2}
     assert journal.load().copied == {1: '"copy"'}
 
 

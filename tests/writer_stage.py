@@ -13,7 +13,7 @@ from stsfs.writer.wire import LocationName
 from stsfs.writer.writing import Writers
 from tests.fakes import MemoryStore
 
-LOCATION = LocationName(1, "s3://bucket/base", None, "syn123")
+LOCATION = LocationName(1, "s3://bucket", None, "syn123")
 MIB = 1 << 20
 
 

@@ -161,7 +161,7 @@ class Report:
         try:
             values = json.loads(line)
             facts, is_ok = Facts.from_json(values), values["outcome"] == "ok"
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise BadArgument(
                 f"Line {number} of {self._path} is not of a report of `stsfs verify`.",
                 remedy="Name the report that is to be continued, or a new file.",

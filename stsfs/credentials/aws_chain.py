@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # slow to import
     from botocore.session import Session
 
 _DENIALS = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
+_SURPRISES = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+"""What botocore raises because it trusts what a file holds, or a process prints."""
+
 _REMEDY = (
     "Give some in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), in a profile of"
     " ~/.aws/credentials or ~/.aws/config, by `aws sso login`, or by a role of the instance;"
@@ -61,7 +64,8 @@ def region_of_chain(profile: str | None = None) -> str | None:
         if region := os.environ.get(variable):
             return region
     _, settings = _configuration(profile)
-    return settings.get("region") or None
+    region = settings.get("region")
+    return region if isinstance(region, str) and region else None
 
 
 def endpoint_of_chain(profile: str | None = None) -> str | None:
@@ -80,8 +84,24 @@ def endpoint_of_chain(profile: str | None = None) -> str | None:
     config, settings = _configuration(profile)
     if str(settings.get("ignore_configured_endpoint_urls", "")).lower() == "true":
         return None
-    services = config.get("services", {}).get(settings.get("services"), {})
-    return services.get("s3", {}).get("endpoint_url") or settings.get("endpoint_url") or None
+    services = _section(_section(config, "services"), settings.get("services"))
+    url = _section(services, "s3").get("endpoint_url") or settings.get("endpoint_url")
+    return url if isinstance(url, str) and url else None
+
+
+def _section(settings: Mapping[str, Any], name: object) -> Mapping[str, Any]:
+    """The settings of an inner section; none where a plain value stands in its place."""
+    found = settings.get(name) if isinstance(name, str) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _check_form(*words: object) -> None:
+    """Refuse what cannot be sent in a header. Raises AwsCredentialsMissing."""
+    for word in words:
+        if not isinstance(word, str) or not word.isascii() or not word.isprintable():
+            raise AwsCredentialsMissing(
+                "The AWS chain gives credentials that are no words.", remedy=_REMEDY
+            )
 
 
 def _session(profile: str | None) -> "Session":
@@ -99,6 +119,8 @@ def _configuration(profile: str | None) -> tuple[Mapping[str, Any], Mapping[str,
         return session.full_config, session.get_scoped_config()
     except BotoCoreError as exc:
         raise AwsCredentialsMissing(f"The AWS configuration is not usable: {exc}.") from None
+    except _SURPRISES:
+        raise AwsCredentialsMissing("The AWS configuration is not usable.") from None
 
 
 def _load(profile: str | None) -> tuple[Credentials, str]:
@@ -122,6 +144,10 @@ def _load(profile: str | None) -> tuple[Credentials, str]:
         raise AwsCredentialsMissing(f"AWS answers {code} to the request for credentials.") from None
     except BotoCoreError as exc:
         raise AwsCredentialsMissing(f"The AWS chain fails: {exc}.", remedy=_REMEDY) from None
+    except RecursionError:
+        raise AwsCredentialsMissing(
+            "A link of the AWS chain answers in an unexpected form.", remedy=_REMEDY
+        ) from None
     except RuntimeError:  # botocore's answer to a set that is over even after its refresh
         raise AwsCredentialsMissing(
             "The AWS chain gives credentials that have already expired.",
@@ -129,12 +155,13 @@ def _load(profile: str | None) -> tuple[Credentials, str]:
         ) from None
     except OSError as exc:
         raise AwsCredentialsMissing(f"The AWS chain fails: {exc}.", remedy=_REMEDY) from None
-    except (ValueError, TypeError, AttributeError):  # botocore trusts what a process prints
+    except _SURPRISES:
         raise AwsCredentialsMissing(
             "A link of the AWS chain answers in an unexpected form.", remedy=_REMEDY
         ) from None
     if not frozen.access_key or not frozen.secret_key:
         raise AwsCredentialsMissing("The AWS chain gives incomplete credentials.", remedy=_REMEDY)
+    _check_form(frozen.access_key, frozen.secret_key, frozen.token or "-")
     expires_at_unix_s = None
     if isinstance(found, RefreshableCredentials):
         # There is no public attribute; the AWS CLI reads this one as well. `vars` fails loudly

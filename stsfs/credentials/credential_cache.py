@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import math
 import os
 import stat
 import time
@@ -21,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from stsfs import values as checks
 from stsfs.credentials.credentials import Credentials
 from stsfs.credentials.lease import MARGIN_JITTER, renewal_margin_s
 from stsfs.errors import SynapseUnavailable
@@ -63,7 +63,7 @@ class KeptSet:
 
     @classmethod
     def from_json(cls, values: Any) -> "KeptSet":
-        """Undo `to_json`; raises KeyError, TypeError or ValueError for anything else."""
+        """Undo `to_json`; raises KeyError, TypeError, ValueError or OverflowError for all else."""
         inner = values["credentials"]
         texts = {
             "target": values["target"],
@@ -73,9 +73,14 @@ class KeptSet:
         }
         if not all(isinstance(text, str) for text in texts.values()):
             raise TypeError
-        times = (float(values["fetched_unix_s"]), float(inner["expires_at_unix_s"]))
-        if not all(math.isfinite(each) for each in times):
-            raise ValueError
+        for name in _TEXTS:
+            checks.word(texts[name] or "\0")  # goes into headers, and must not be empty
+        for name in ("target", "bucket", "base_key"):
+            checks.label(texts[name])
+        times = (
+            checks.unix_s(float(values["fetched_unix_s"])),
+            checks.unix_s(float(inner["expires_at_unix_s"])),
+        )
         return cls(
             target=texts["target"],
             bucket=texts["bucket"],
@@ -178,7 +183,7 @@ class CredentialCache:
 
     def _failure_since(self, asked_unix_s: float, key: str) -> SynapseUnavailable | None:
         failed = self._values(_failure_name(key))
-        with contextlib.suppress(KeyError, TypeError, ValueError):
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
             if asked_unix_s <= float(failed["failed_unix_s"]) <= self._now_unix_s():
                 return SynapseUnavailable(str(failed["sentence"]), remedy=str(failed["remedy"]))
         return None
@@ -200,7 +205,7 @@ class CredentialCache:
     def _read(self, key: str) -> KeptSet | None:
         try:
             return KeptSet.from_json(self._values(_name(key)))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
 
     def _values(self, name: str) -> Any:

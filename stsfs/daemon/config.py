@@ -9,6 +9,7 @@ from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Literal
 
+from stsfs import values
 from stsfs.daemon.prices import PriceTable
 from stsfs.errors import BadArgument
 
@@ -42,7 +43,10 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise BadArgument(f"{text!r} is not a size.", remedy="Write sizes like 64KiB, 128MiB, 2G.")
-    return int(float(match[1]) * _UNIT_BYTES[match[2].lower()])
+    size_bytes = float(match[1]) * _UNIT_BYTES[match[2].lower()]
+    if size_bytes > values.SIZE_BYTES_MAX:
+        raise BadArgument(f"{text!r} is more than any disk has.", remedy="Write a smaller size.")
+    return int(size_bytes)
 
 
 def parse_moment(text: str) -> float:
@@ -61,7 +65,10 @@ def parse_moment(text: str) -> float:
         moment = datetime.combine(moment.date(), time.max)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return moment.timestamp()
+    try:
+        return values.unix_s(moment.timestamp())
+    except ValueError:
+        raise BadArgument(f"{text!r} is too far away.", remedy="Name a day of this time.") from None
 
 
 def format_size(size_bytes: float) -> str:
@@ -179,8 +186,12 @@ class PlaceOptions:
             ("--endpoint-url", self.endpoint_url),
             ("--synapse-endpoint", self.synapse_endpoint),
         ):
-            if url is not None and not re.match(r"https?://[^/\s]+", url):
-                raise BadArgument(f"{option} is {url!r}; it must begin with https:// or http://.")
+            try:
+                assert url is None or values.server_url(url)
+            except ValueError:
+                raise BadArgument(
+                    f"{option} is {url!r}; it must begin with https:// or http://, and name a host."
+                ) from None
 
     @property
     def as_of_unix_s(self) -> float | None:
@@ -324,6 +335,7 @@ def _check_range(
 ) -> None:
     # `not <=` also refuses nan.
     if value is not None and not least <= value <= most:
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
         raise BadArgument(
-            f"{option} is {value:g}; it must lie between {least} and {most} {unit}".rstrip() + "."
+            f"{option} is {shown}; it must lie between {least} and {most} {unit}".rstrip() + "."
         )

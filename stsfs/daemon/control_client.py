@@ -62,7 +62,7 @@ def _receive_line(connection: socket.socket, deadline_s: float) -> bytes:
 def _parse(line: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         raise StoreFailure("What answers on the control socket is not an stsfs daemon.")

@@ -32,7 +32,9 @@ from stsfs.errors import (
 )
 from stsfs.location.parse import SynapseTarget
 from stsfs.synapse.client import SynapseClient
-from stsfs.synapse.records import TableRows
+from stsfs.synapse.records import TableRows, md5, number
+from stsfs.synapse.transport import parsed
+from stsfs.values import word
 from stsfs.vfs.listing import is_file_name
 
 KEY_FIELDS = frozenset({"name", "type", "size", "modified_on"})
@@ -202,7 +204,7 @@ class _Search:
         except SynapseRefusal as exc:
             self._say_walk(exc.sentence.rstrip("."))
             return None
-        found = files_of_rows(rows)
+        found = parsed(rows, f"the query of {view_id}", files_of_rows)
         paths = await _paths_of(client, root_id, {parent_id for parent_id, _ in found})
         return [
             replace(each, path=paths[parent_id] + each.path)
@@ -241,12 +243,15 @@ def _of_walked(walked: WalkedFile) -> FoundFile:
 
 
 def files_of_rows(rows: TableRows) -> list[tuple[str, FoundFile]]:
-    """The files among the rows of a view that a mount can show, with their parents' ids. Pure."""
+    """The files among the rows of a view that a mount can show, with their parents' ids. Pure.
+
+    Raises KeyError, TypeError or ValueError for rows that do not hold what their columns say.
+    """
     found: list[tuple[str, FoundFile]] = []
     taken: set[tuple[str, str]] = set()
     for row in rows.rows:
         cells = dict(zip(rows.columns, row, strict=True))
-        parent_id, name = cells["parentId"] or "", cells["name"] or ""
+        parent_id, name = word(cells["parentId"] or ""), cells["name"] or ""
         is_shown = is_file_name(name.encode("utf-8", "surrogatepass"))
         if cells["type"] != "file" or not is_shown or (parent_id, name) in taken:
             continue
@@ -254,10 +259,10 @@ def files_of_rows(rows: TableRows) -> list[tuple[str, FoundFile]]:
         version, size = cells["currentVersion"], cells.get("dataFileSizeBytes")
         file = FoundFile(
             name,
-            cells["id"] or "",
-            None if version is None else int(version),
-            None if size is None else int(size),
-            cells.get("dataFileMD5Hex") or "",
+            word(cells["id"] or ""),
+            None if version is None else number(version),
+            None if size is None else number(size),
+            md5(cells.get("dataFileMD5Hex")),
         )
         found.append((parent_id, file))
     return found

@@ -28,7 +28,7 @@ class ServiceManager:
         address = environ.pop("NOTIFY_SOCKET", "")
         usec, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         watchdog_s = None
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             if address and int(usec) > 0 and (not pid or int(pid) == os.getpid()):
                 watchdog_s = int(usec) / 1e6
         return cls(address, watchdog_s)

@@ -57,7 +57,7 @@ def read_prices(path: Path) -> PriceTable:
             found = json.loads(file.read(_FILE_BYTES_MAX))
     except OSError as exc:
         raise BadArgument(f"The prices in {path} cannot be read: {exc.strerror}.") from exc
-    except ValueError as exc:  # not UTF-8, too
+    except (ValueError, RecursionError) as exc:  # not UTF-8, too
         raise _wrong(path, "it is not JSON") from exc
     if not isinstance(found, dict):
         raise _wrong(path, "it is not a JSON object")

@@ -4,6 +4,7 @@ Paths arrive relative to the mount point. Answers are JSON values described by s
 """
 
 import errno
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -118,7 +119,7 @@ class Questions:
         paths = request.get("paths")
         if not isinstance(paths, list) or len(paths) > DIGESTS_MAX:
             raise BadArgument(f"The request names no list of at most {DIGESTS_MAX} paths.")
-        return {"files": [await self._digest(str(path)) for path in paths]}
+        return {"files": [await self._digest(_checked(path)) for path in paths]}
 
     async def _digest(self, path: str) -> Answer:
         answer: Answer = {"path": path, "entity_id": None, "version": None, "md5": None,
@@ -246,7 +247,15 @@ def _verdict(verdict: Verdict) -> Answer:
 
 
 def _path(request: Request) -> str:
-    path = request.get("path")
-    if not isinstance(path, str):
+    return _checked(request.get("path"))
+
+
+def _checked(path: object) -> str:
+    """A path as the system may have it. Raises BadArgument."""
+    if not isinstance(path, str) or "\0" in path:
         raise BadArgument("The request names no path.")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise BadArgument(f"{path!r} is no path.") from None
     return path

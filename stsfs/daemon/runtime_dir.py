@@ -19,11 +19,15 @@ from typing import Any, Literal
 
 import platformdirs
 
+from stsfs import values as checks
 from stsfs.daemon import mountinfo
 from stsfs.errors import BadArgument
 
 SOCKET_PATH_BYTES_MAX = 107
 """sun_path of unix(7), without its final zero."""
+
+RECORD_BYTES_MAX = 64 * 1024
+PID_MAX = (1 << 31) - 1
 
 PROBE_TIMEOUT_S = 1.0
 """A listening socket takes a connection at once, even if its process hangs."""
@@ -54,16 +58,19 @@ class MountRecord:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "MountRecord":
-        """Undo `to_json`; raises KeyError, TypeError or ValueError for anything else."""
+        """Undo `to_json`; raises KeyError, TypeError, ValueError or OverflowError for all else."""
+        pid = values["pid"]
+        if not isinstance(pid, int) or not 0 < pid <= PID_MAX:
+            raise ValueError("no pid")
         return cls(
-            location=str(values["location"]),
-            uri=str(values["uri"]),
-            mount_path=Path(values["mount_path"]),
-            pid=int(values["pid"]),
-            control_socket=Path(values["control_socket"]),
-            started_at_unix_s=float(values["started_at_unix_s"]),
-            log_file=Path(values["log_file"]) if values["log_file"] else None,
-            staging_dir=Path(values["staging_dir"]) if values.get("staging_dir") else None,
+            location=_text(values["location"]),
+            uri=_text(values["uri"]),
+            mount_path=_absolute(values["mount_path"]),
+            pid=pid,
+            control_socket=_absolute(values["control_socket"]),
+            started_at_unix_s=checks.unix_s(float(values["started_at_unix_s"])),
+            log_file=_absolute(values["log_file"]) if values["log_file"] else None,
+            staging_dir=_absolute(values["staging_dir"]) if values.get("staging_dir") else None,
         )
 
 
@@ -177,7 +184,8 @@ def records() -> list[KnownMount]:
                 known.append(KnownMount(record, "ending"))
             else:
                 path.unlink(missing_ok=True)
-                record.control_socket.unlink(missing_ok=True)
+                if record.control_socket.parent == directory:
+                    record.control_socket.unlink(missing_ok=True)
     return sorted(known, key=lambda mount: mount.record.mount_path)
 
 
@@ -250,9 +258,25 @@ def _locked() -> Iterator[Path]:
 
 def _read(path: Path) -> MountRecord | None:
     try:
-        return MountRecord.from_json(json.loads(path.read_text(encoding="ascii")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # gone meanwhile, or of another version of this program
+        with path.open("rb") as file:
+            values = json.loads(file.read(RECORD_BYTES_MAX).decode("ascii"))
+        return MountRecord.from_json(values)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None  # gone meanwhile, damaged, or of another version of this program
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
+    os.fsencode(value)  # what a path or an argument can hold
+    return value
+
+
+def _absolute(value: object) -> Path:
+    path = Path(_text(value))
+    if not path.is_absolute() or "\0" in str(path):
+        raise ValueError("no absolute path")
+    return path
 
 
 def _owner(path: Path) -> int | None:

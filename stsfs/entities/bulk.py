@@ -6,11 +6,13 @@ version and the time it names, and for no other.
 
 import logging
 
+from stsfs import values
 from stsfs.entities.index import EntityIndex
 from stsfs.entities.records import FileKey, FileRecord
 from stsfs.errors import SynapseRefusal
 from stsfs.synapse.entities import EntityApi
-from stsfs.synapse.records import TableRows
+from stsfs.synapse.records import TableRows, number
+from stsfs.synapse.records import md5 as md5_of
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class EntityViewSource:
             return
         try:
             records = records_of(rows)
-        except ValueError:
+        except (ValueError, TypeError):
             self.trouble = f"The columns of {self.view_id} do not hold what their names say."
             log.warning("%s is of no use as an index: %s", self.view_id, self.trouble)
             return
@@ -62,7 +64,10 @@ class EntityViewSource:
 
 
 def records_of(rows: TableRows) -> list[FileRecord]:
-    """One record per row that tells where the bytes are. Pure."""
+    """One record per row that tells where the bytes are. Pure.
+
+    Raises ValueError or TypeError for cells that do not hold what their columns say.
+    """
     place = {name: index for index, name in enumerate(rows.columns)}
     found = []
     for row in rows.rows:
@@ -72,12 +77,12 @@ def records_of(rows: TableRows) -> list[FileRecord]:
         if entity_id and version and modified and handle_id and bucket and key:
             found.append(
                 FileRecord(
-                    FileKey(entity_id, int(version), int(modified) / 1000),
-                    handle_id,
-                    bucket,
-                    key,
-                    None if size is None else int(size),
-                    md5 or "",
+                    FileKey(entity_id, number(version), values.unix_s(number(modified) / 1000)),
+                    values.word(handle_id),
+                    values.utf8(bucket),
+                    values.key(key, "", is_shown=False),
+                    None if size is None else number(size),
+                    md5_of(md5),
                 )
             )
     return found

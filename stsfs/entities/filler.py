@@ -26,6 +26,7 @@ from stsfs.errors import (
 )
 from stsfs.supervisor import BUGS, kept_running
 from stsfs.synapse.entities import EntityApi
+from stsfs.synapse.paging import Paging
 from stsfs.synapse.records import ChildHeader, EntityBundle
 
 log = logging.getLogger(__name__)
@@ -316,15 +317,21 @@ class Filler:
 async def all_children(
     api: EntityApi, folder_id: str, *, background: bool = False
 ) -> list[ChildHeader]:
-    """All children of a folder, each once: paging by offset may show one twice."""
+    """All children of a folder, each once: paging by offset may show one twice.
+
+    Raises SynapseUnavailable for pages that do not come to an end, too.
+    """
     found: dict[str, ChildHeader] = {}
+    paging = Paging(f"the request for the children of {folder_id}")
     token = None
     while True:
         page = await api.children(folder_id, token=token, background=background)
+        count_before = len(found)
         found |= {each.entity_id: each for each in page.children}
         token = page.next_token
         if token is None:
             return list(found.values())
+        paging.turn(token, has_more=len(found) > count_before)
 
 
 def record_of(bundle: EntityBundle, key: FileKey) -> FileRecord:

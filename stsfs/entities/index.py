@@ -12,23 +12,21 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import platformdirs
 import trio
 
-from stsfs.entities import index_file
+from stsfs.entities import index_file, index_rows
 from stsfs.entities.records import (
     FILE_KIND,
     LINK_KIND,
-    Difference,
     Differences,
     Extent,
     FileKey,
     FileRecord,
     Listed,
     ObjectFact,
-    annotations_of,
     annotations_text,
 )
 from stsfs.synapse.records import ChildHeader
@@ -93,8 +91,8 @@ class EntityIndex:
     def _answer(self, call: Callable[..., T], *arguments: object) -> T:
         try:
             return call(*arguments)
-        except sqlite3.DatabaseError as exc:
-            is_damaged = type(exc) is sqlite3.DatabaseError
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as exc:
+            is_damaged = type(exc) in index_rows.DAMAGES
             if self._path is None or not (is_damaged or isinstance(exc, sqlite3.OperationalError)):
                 raise  # a bug
             self._say(exc)
@@ -117,7 +115,7 @@ class EntityIndex:
     def meta(self, name: str) -> str | None:
         """A remembered text."""
         row = self._database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
+        return None if row is None else index_rows.text(row[0])
 
     def set_meta(self, name: str, value: str) -> None:
         """Remember a text."""
@@ -133,7 +131,7 @@ class EntityIndex:
         rows = self._database.execute(
             f"{_HEADERS} WHERE c.parent_id = ? ORDER BY c.place", (folder_id,)
         )
-        return Listed(float(found[0]), [_header(row) for row in rows])
+        return Listed(index_rows.time(found[0]), [index_rows.header(row) for row in rows])
 
     def save_listed(self, folder_id: str, path: str, headers: Sequence[ChildHeader]) -> None:
         """Remember all children of a folder, as of now; path is that of the folder.
@@ -167,7 +165,7 @@ class EntityIndex:
         rows = self._database.execute(
             "SELECT entity_id FROM children WHERE parent_id = ? AND kind = 'Folder'", (folder_id,)
         )
-        return {str(entity_id) for (entity_id,) in rows}
+        return {index_rows.text(entity_id) for (entity_id,) in rows}
 
     def _forget_unlisted(self, folder_ids: Iterable[str]) -> None:
         """Forget folders that no folder holds, and then those that only these held."""
@@ -196,7 +194,7 @@ class EntityIndex:
                 key,
             ).fetchone()
             if row is not None:
-                found[key] = _record(key, row)
+                found[key] = index_rows.record(key, row)
         return found
 
     def save_files(self, records: Iterable[FileRecord]) -> None:
@@ -228,7 +226,7 @@ class EntityIndex:
             marks = ",".join("?" * len(some))
             statement = f"{_OBJECTS} WHERE object_key IN ({marks})"
             rows = self._database.execute(statement, some)
-            found |= {row[0]: ObjectFact(*row[1:]) for row in rows}
+            found.update(map(index_rows.fact, rows))
         return found
 
     def save_new_files(self, records: Sequence[FileRecord]) -> None:
@@ -262,7 +260,7 @@ class EntityIndex:
             " ORDER BY length(path) - length(replace(path, '/', '')), path LIMIT ?",
             (limit,),
         )
-        return [(str(entity_id), str(path)) for entity_id, path in rows]
+        return [(index_rows.text(entity_id), index_rows.text(path)) for entity_id, path in rows]
 
     def unknown_files(self, limit: int) -> list[ChildHeader]:
         """Files of which only the header is known."""
@@ -270,7 +268,7 @@ class EntityIndex:
             f"{_HEADERS} WHERE c.kind IN (?, ?) AND NOT EXISTS ({_KNOWN}) LIMIT ?",
             (FILE_KIND, LINK_KIND, limit),
         )
-        return [_header(row) for row in rows]
+        return [index_rows.header(row) for row in rows]
 
     def headers(self) -> list[ChildHeader]:
         """All files and folders known, by id; HEADERS_MAX at most."""
@@ -279,11 +277,12 @@ class EntityIndex:
             " ORDER BY c.entity_id LIMIT ?",
             (FILE_KIND, HEADERS_MAX),
         )
-        return [_header(row) for row in rows]
+        return [index_rows.header(row) for row in rows]
 
     def folder_paths(self) -> dict[str, str]:
         """All folders known, with their paths below the location's own folder (`/`)."""
-        return dict(self._database.execute("SELECT entity_id, path FROM folders"))
+        rows = self._database.execute("SELECT entity_id, path FROM folders")
+        return {index_rows.text(entity_id): index_rows.text(path) for entity_id, path in rows}
 
     def extent(self) -> Extent:
         """How much is known."""
@@ -320,7 +319,9 @@ class EntityIndex:
             "SELECT count(*) FROM objects o WHERE NOT EXISTS"
             " (SELECT 1 FROM files f WHERE f.object_key = o.object_key)"
         ).fetchone()
-        return Differences(counts[0], counts[1], unregistered, [Difference(*row) for row in named])
+        return Differences(
+            counts[0], counts[1], unregistered, list(map(index_rows.difference, named))
+        )
 
     def forget_folder(self, folder_id: str) -> None:
         """A folder that does not exist any more, or may not be listed: nobody asks for it again."""
@@ -330,29 +331,6 @@ class EntityIndex:
     def _write(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         with self._database as database:
             database.executemany(statement, rows)
-
-
-def _record(key: FileKey, row: Sequence[Any]) -> FileRecord:
-    handle_id, bucket, object_key, size_bytes, md5, created_unix_s, unreadable, *rest = row
-    return FileRecord(
-        key,
-        handle_id,
-        bucket,
-        object_key,
-        size_bytes,
-        md5,
-        created_unix_s,
-        unreadable,
-        annotations_of(rest[0]),
-        rest[1],
-    )
-
-
-def _header(row: Sequence[Any]) -> ChildHeader:
-    entity_id, name, *rest = row
-    if isinstance(name, bytes):
-        name = name.decode("utf-8", "surrogatepass")
-    return ChildHeader(entity_id, name, *rest)
 
 
 def _values(header: ChildHeader) -> tuple[object, ...]:

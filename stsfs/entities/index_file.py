@@ -42,7 +42,8 @@ def opened(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         return _connected(path)
-    except sqlite3.DatabaseError as exc:
+    # The message of an error may quote a name in the file that is not text.
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as exc:
         if isinstance(exc, sqlite3.OperationalError):
             raise  # busy, or no room: not a reason to throw it away
         log.warning("the index %s is damaged (%s) and is begun anew", path, exc)

@@ -24,10 +24,12 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NoReturn, TypeAlias, cast
 
+from stsfs import values
 from stsfs.entities.names import MAGIC_NAME
 from stsfs.errors import BadArgument
 from stsfs.synapse.records import unix_s
@@ -37,6 +39,12 @@ FORMAT_NAME, FORMAT_VERSION = "stsfs-lock", "1"
 
 FILE_BYTES_MAX = 1 << 30
 """About four million files; a mount holds a lock in memory."""
+
+LINE_CHARS_MAX = 128 * 1024
+"""A longer line counts as several, which no lock has."""
+
+DEPTH_MAX = 2048
+"""Directories above a file; a path of the system has no more than that."""
 
 COLUMNS = ("path", "entity", "version", "size_bytes", "md5", "etag", "key", "modified_on")
 
@@ -180,7 +188,7 @@ def load(path: Path) -> Lock:
                 remedy=_AGAIN,
             )
         with path.open(encoding="utf-8", newline="\n") as file:
-            return parse(file, str(path))
+            return parse(iter(partial(file.readline, LINE_CHARS_MAX), ""), str(path))
     except OSError as exc:
         raise BadArgument(f"{path} cannot be read: {exc.strerror}.") from exc
     except UnicodeDecodeError as exc:
@@ -281,6 +289,11 @@ class _Parser:
         if not key and not cells["entity"]:
             self._refuse(f"neither a key nor an entity says where {path!r} is")
         self._place(path, view)
+        try:
+            values.label(path)
+            values.key(key or f"{prefix}-", prefix, is_shown=False)
+        except ValueError as exc:
+            self._refuse(f"{path!r} has a path or a key that is of no use: {exc}")
         return LockedFile(
             path=path,
             entity_id=cells["entity"],
@@ -302,6 +315,8 @@ class _Parser:
     def _place(self, path: str, view: View) -> None:
         """Refuse a path that a directory tree with the paths before cannot have."""
         names = path.split("/")
+        if len(names) > DEPTH_MAX:
+            self._refuse(f"{path!r} lies below more than {DEPTH_MAX} directories")
         if not all(is_file_name(name.encode(errors="surrogatepass")) for name in names):
             self._refuse(f"{path!r} is not a path within a mount")
         if view == "entities" and names[0].encode(errors="surrogatepass") == MAGIC_NAME:

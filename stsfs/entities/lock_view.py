@@ -111,10 +111,14 @@ class LockView(StaticView):
         self.add(file)
 
     def _directory(self, path: str, known: dict[str, Directory]) -> Directory:
-        found = known.get(path)
-        if found is None:
-            above, _, name = path.rpartition("/")
-            found = known[path] = self.add_directory(self._directory(above, known), name.encode())
+        missing: list[str] = []
+        while path not in known:
+            missing.append(path)
+            path = path.rpartition("/")[0]
+        found = known[path]
+        for each in reversed(missing):
+            name = each.rpartition("/")[2]
+            found = known[each] = self.add_directory(found, name.encode())
         return found
 
     async def resolve(self, file: File) -> bool:

@@ -9,9 +9,13 @@ from cachetools import LRUCache
 from stsfs.entities.parallel import work_off
 from stsfs.entities.records import FILE_KIND, FileKey, key_of
 from stsfs.synapse.entities import EntityApi
+from stsfs.synapse.paging import endless
 from stsfs.synapse.records import ChildHeader, VersionInfo
 
 PAGE_VERSIONS = 50
+VERSIONS_MAX = 100_000
+"""Of one file: more pages than that do not come from Synapse."""
+
 ASKED_MAX = 3
 KNOWN_MAX = 100_000
 
@@ -62,12 +66,11 @@ class PastMoment:
         return self._known[key]
 
     async def _newest_before(self, entity_id: str) -> VersionInfo | None:
-        offset = 0
-        while True:
+        for offset in range(0, VERSIONS_MAX, PAGE_VERSIONS):
             versions = await self._api.versions(entity_id, offset=offset, limit=PAGE_VERSIONS)
             for each in versions:
                 if each.modified_unix_s <= self._unix_s:
                     return each
             if len(versions) < PAGE_VERSIONS:
                 return None
-            offset += PAGE_VERSIONS
+        raise endless(f"the request for the versions of {entity_id}")

@@ -4,6 +4,7 @@ import weakref
 from dataclasses import dataclass
 
 from stsfs.entities.records import FileKey, FileRecord, ObjectFact, key_of
+from stsfs.synapse.paging import Paging
 from stsfs.synapse.records import ChildHeader
 from stsfs.vfs.listing import Listing
 from stsfs.vfs.nodes import Directory, File
@@ -87,6 +88,7 @@ class EntityListing(Listing):
         if isinstance(old, EntityListing):
             old.old = None
         self.next_token: str | None = None
+        self.paging = Paging("the request for the children of a folder")
         self.headers: dict[str, ChildHeader] = {}
         """All children that pages have told of, shown or not, by id."""
 

@@ -4,6 +4,7 @@ Synapse tells bucket and key, but neither ETag nor whether the object is still w
 LIST of the key tells both; an inventory of the whole location saves most of those.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import trio
 from cachetools import LRUCache
 
+from stsfs import values
 from stsfs.entities.index import EntityIndex
 from stsfs.entities.records import FileRecord, ObjectFact
 from stsfs.errors import AccessDenied, ObjectMissing, StsfsError
@@ -145,9 +147,10 @@ class Objects:
         told = await self._index.ask(self._index.meta, _INVENTORY)
         begun_unix_s = time.time()
         if told is not None:
-            self.inventory_unix_s = float(told)
-            if 0 <= begun_unix_s - self.inventory_unix_s < INVENTORY_FRESH_S:
-                return
+            with contextlib.suppress(ValueError):
+                self.inventory_unix_s = values.unix_s(float(told))
+                if 0 <= begun_unix_s - self.inventory_unix_s < INVENTORY_FRESH_S:
+                    return
         token = None
         try:
             for _ in range(INVENTORY_PAGES_MAX):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from stsfs.synapse.records import ChildHeader
+from stsfs.values import utf8
 
 FOLDER_KINDS = frozenset({"Folder", "Project"})
 FILE_KIND = "FileEntity"
@@ -116,7 +117,11 @@ def annotations_text(annotations: Mapping[str, tuple[str, ...]] | None) -> str |
 
 
 def annotations_of(text: str | None) -> Mapping[str, tuple[str, ...]] | None:
-    """The annotations that `annotations_text` has written."""
+    """The annotations that `annotations_text` has written.
+
+    Raises ValueError, TypeError, AttributeError or RecursionError for anything else.
+    """
     if text is None:
         return None
-    return {name: tuple(values) for name, values in json.loads(text).items()}
+    found = json.loads(text).items()
+    return {utf8(name): tuple(utf8(str(each)) for each in texts) for name, texts in found}

@@ -84,6 +84,8 @@ class EntityView:
             return
         new = [each for each in page.children if each.entity_id not in listing.headers]
         await self._add(listing, new)
+        if page.next_token is not None:
+            listing.paging.turn(page.next_token, has_more=bool(new))
         listing.pages += 1
         listing.next_token = page.next_token
         if page.next_token is None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from stsfs.values import MODE_MAX
+
 BUSY_TIMEOUT_S = 5.0
 """For another mount's transaction: longer, and its disk is too slow to wait for."""
 
@@ -255,7 +257,8 @@ def is_broken(exc: BaseException) -> bool:
     """Whether an error says that the file is no database, or one without sense."""
     # The low byte is the kind of an extended result code.
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(exc, DamagedIndex) or code in _BROKEN
+    # The message of an error may quote a name in the file that is not text.
+    return isinstance(exc, DamagedIndex | UnicodeDecodeError) or code in _BROKEN
 
 
 def directory_of(key: str) -> str:
@@ -289,6 +292,8 @@ def _text(value: object) -> str:
 
 def _attributes(values: list[object]) -> Attributes:
     match values:
-        case [str(etag), int() | None as mode, int() | None as mtime_ns]:
+        case [str(etag), int() | None as mode, int() | None as mtime_ns] if (
+            mode is None or 0 <= mode <= MODE_MAX
+        ):
             return Attributes(etag, mode, mtime_ns)
     raise DamagedIndex("the attribute index is damaged")

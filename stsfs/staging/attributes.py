@@ -229,13 +229,13 @@ class AttributeIndex:
         try:
             try:
                 self._do(tasks, journal)
-            except sqlite3.Error as exc:
+            except (sqlite3.Error, UnicodeDecodeError) as exc:
                 if not is_broken(exc):
                     raise
                 self._warn(str(exc))
                 self._begin_anew()
                 self._do(tasks, journal)
-        except (sqlite3.Error, OSError) as exc:
+        except (sqlite3.Error, UnicodeDecodeError, OSError) as exc:
             self._warn(str(exc))
             self._end_connection()
 
@@ -283,7 +283,7 @@ class AttributeIndex:
             if self._rows is None:
                 try:
                     AttributeRows(self._path).close()
-                except sqlite3.DatabaseError:
+                except (sqlite3.DatabaseError, UnicodeDecodeError):
                     remove_database(self._path)
             elif self._rows.is_current:
                 remove_database(self._path)

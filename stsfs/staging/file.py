@@ -18,11 +18,12 @@ from stsfs.errors import StagingFailure
 from stsfs.staging.punch import punch_hole
 from stsfs.staging.record import DamagedRecord, Fields, Record, parse_json
 from stsfs.staging.room import Room, translated
+from stsfs.staging.spans import SPANS_MAX
 
 DATA_SUFFIX, RECORD_SUFFIX, MOVE_SUFFIX, NEW_SUFFIX = ".data", ".json", ".move", ".new"
 
-RECORD_BYTES_MAX = 256 << 20
-"""Beyond this a file is no record of ours, and is not read."""
+RECORD_BYTES_MAX = 64 << 20
+"""Beyond this a file is no record of ours: it is neither written nor read."""
 
 UNKNOWN = "unknown"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -127,8 +128,14 @@ class StagingFile:
                     os.fdatasync(descriptor)
             # A durable record is not replaced by one that a crash of the machine could tear.
             sync = self._was_durable = durable or self._was_durable
+            text = encode(record, durable=durable)
+            if len(text) > RECORD_BYTES_MAX or len(record.present) > SPANS_MAX:
+                raise StagingFailure(  # nobody could read it
+                    f"{self._data} was written at too many places.",
+                    remedy="Write the file from its beginning to its end.",
+                )
             with translated(self._record):
-                replace_file(self._record, encode(record, durable=durable), sync=sync)
+                replace_file(self._record, text, sync=sync)
 
     def load(self) -> Kept | None:
         """The record as it was kept last; None if none was. Raises DamagedRecord."""
@@ -194,11 +201,13 @@ def encode(record: Record, *, durable: bool) -> bytes:
 def load(path: Path) -> Kept | None:
     """Undo `encode`; None if there is no such file. Raises DamagedRecord and OSError."""
     try:
-        if path.stat().st_size > RECORD_BYTES_MAX:
-            raise DamagedRecord("the record is too large to be one of ours")
-        values = parse_json(path.read_bytes(), "the record")
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > RECORD_BYTES_MAX:
+                raise DamagedRecord("the record is too large to be one of ours")
+            text = file.read()
     except FileNotFoundError:
         return None
+    values = parse_json(text, "the record")
     written_at = Fields(values, "the record").optional_text("boot_id")
     is_certain = written_at is None or (written_at != UNKNOWN and written_at == boot_id())
     return Kept(Record.from_json(values), is_certain)

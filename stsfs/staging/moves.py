@@ -15,17 +15,25 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
+from stsfs import values as checks
+from stsfs.errors import StagingFailure
 from stsfs.staging.file import (
     MOVE_SUFFIX,
-    RECORD_BYTES_MAX,
     boot_id,
     replace_file,
     sync_directory,
 )
 from stsfs.staging.record import FORMAT, DamagedRecord, Fields
 from stsfs.staging.room import translated
+
+CREATED_BYTES_MAX, JOURNAL_BYTES_MAX = 512 << 20, 1 << 30
+"""Of a journal when it is made, and with what is noted later: about a million objects with keys
+of ordinary length. Beyond this a file is no journal of ours."""
+
+LINE_BYTES_MAX = 128 * 1024
+"""Of one line, which has two keys, or two paths, at most."""
 
 MoveState = Literal["copying", "deleting"]
 """copying: the sources are whole, and whatever was copied may be undone. deleting: all copies are
@@ -83,8 +91,14 @@ class MoveJournal:
         """Write down what is about to be moved."""
         path = stem.with_name(stem.name + MOVE_SUFFIX)
         is_durable = len(record.objects) > 1
+        text = encode(record, durable=is_durable)
+        if len(text) > CREATED_BYTES_MAX:
+            raise StagingFailure(
+                f"The rename of {record.path!r} has too many objects for its journal.",
+                remedy="Rename what is in it, one by one.",
+            )
         with translated(path):
-            replace_file(str(path), encode(record, durable=is_durable), sync=is_durable)
+            replace_file(str(path), text, sync=is_durable)
         return cls(path, is_durable=is_durable)
 
     @property
@@ -156,7 +170,7 @@ def is_void(path: Path) -> bool:
     """Whether the machine has gone down since, and the journal was not forced to the disk."""
     try:
         with open(path, "rb") as file:
-            first = file.readline(RECORD_BYTES_MAX)
+            first = file.readline(LINE_BYTES_MAX)
         written_at = Fields.parse(first, "the journal").optional_text("boot_id")
     except DamagedRecord:
         return not first  # else it is for a person to look at
@@ -166,59 +180,82 @@ def is_void(path: Path) -> bool:
 
 
 def load(path: Path) -> MoveRecord:
-    """Undo `encode`, with what was noted since. Raises DamagedRecord and OSError."""
-    if path.stat().st_size > RECORD_BYTES_MAX:
-        raise DamagedRecord("the journal is too large to be one of ours")
-    first, *lines = path.read_bytes().split(b"\n")
-    header = Fields.parse(first, "the journal")
-    if (number := header.integer("format")) != FORMAT:
-        raise DamagedRecord(f"the journal has format {number}; this program knows {FORMAT}")
-    count = header.integer("objects")
-    if not 0 <= count <= len(lines):
-        raise DamagedRecord("the journal is cut off")
-    objects = tuple(_object(line) for line in lines[:count])
-    state, copied, uploads = _progress(lines[count:], count)
+    """Undo `encode`, with what was noted since. Raises DamagedRecord and OSError.
+
+    Keys lie in the location; no object is moved twice, or to where another comes from.
+    """
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size > JOURNAL_BYTES_MAX:
+            raise DamagedRecord("the journal is too large to be one of ours")
+        header = Fields.parse(file.readline(LINE_BYTES_MAX), "the journal")
+        header.check_format()
+        location_uri, prefix = header.location()
+        objects = _objects(file, header.integer("objects"), prefix)
+        state, copied, uploads = _progress(file, len(objects))
     return MoveRecord(
-        location_uri=header.text("location_uri"),
-        endpoint_url=header.optional_text("endpoint_url"),
-        label=header.text("label"),
-        path=header.text("path"),
-        new_path=header.text("new_path"),
+        location_uri=location_uri,
+        endpoint_url=header.optional("endpoint_url", header.text, checks.url),
+        label=header.checked("label", header.text, checks.label),
+        path=header.checked("path", header.text, checks.path),
+        new_path=header.checked("new_path", header.text, checks.path),
         objects=objects,
         state=state,
         copied=copied,
         uploads=uploads,
-        changed_unix_s=header.number("changed_unix_s"),
+        changed_unix_s=header.checked("changed_unix_s", header.number, checks.unix_s),
     )
 
 
-def _progress(lines: list[bytes], count: int) -> tuple[MoveState, dict[int, str], dict[str, int]]:
+def _objects(file: BinaryIO, count: int, prefix: str) -> tuple[MovedObject, ...]:
+    objects: list[MovedObject] = []
+    while len(objects) < count:
+        line = file.readline(LINE_BYTES_MAX)
+        if not line:
+            raise DamagedRecord("the journal is cut off")
+        objects.append(_object(line, prefix))
+    sources = {each.source_key for each in objects}
+    targets = {each.target_key for each in objects}
+    if not objects or not len(sources) == len(targets) == len(objects):
+        raise DamagedRecord("the journal moves nothing, or something twice")
+    if not sources.isdisjoint(targets):  # what is copied there would be removed
+        raise DamagedRecord("the journal moves an object to where another one comes from")
+    return tuple(objects)
+
+
+def _progress(file: BinaryIO, count: int) -> tuple[MoveState, dict[int, str], dict[str, int]]:
     state: MoveState = "copying"
     copied: dict[int, str] = {}
     uploads: dict[str, int] = {}
-    for line in lines[:-1]:  # what follows the last end of a line is torn, or nothing
+    while line := file.readline(LINE_BYTES_MAX):
+        if not line.endswith(b"\n"):
+            continue  # torn
         try:
             values = Fields.parse(line, "a line of the journal")
             if values.has("state"):
                 state = "deleting" if values.text("state") == "deleting" else state
             elif values.has("upload"):
                 if 0 <= (index := values.integer("object")) < count:
-                    uploads[values.text("upload")] = index
+                    uploads[values.checked("upload", values.text, checks.word)] = index
             elif 0 <= (index := values.integer("copied")) < count:
-                copied[index] = values.text("etag")
+                copied[index] = values.checked("etag", values.text, checks.header)
         except DamagedRecord:
             continue  # torn, or empty
     return state, copied, uploads
 
 
-def _object(line: bytes) -> MovedObject:
+def _object(line: bytes, prefix: str) -> MovedObject:
+    def check_key(text: str) -> str:
+        # Hidden keys move with the others. S3 has refused a target that is too long; the source
+        # of it is still to be looked after.
+        return checks.key(text, prefix, is_shown=False, bytes_max=4 * checks.KEY_BYTES_MAX)
+
     values = Fields.parse(line, "an object of the journal")
     return MovedObject(
-        source_key=values.text("source_key"),
-        etag=values.text("etag"),
-        size_bytes=values.integer("size_bytes"),
-        target_key=values.text("target_key"),
-        storage_class=values.text("storage_class"),
+        source_key=values.checked("source_key", values.text, check_key),
+        etag=values.checked("etag", values.text, checks.header),
+        size_bytes=values.checked("size_bytes", values.integer, checks.size_bytes),
+        target_key=values.checked("target_key", values.text, check_key),
+        storage_class=values.checked("storage_class", values.text, checks.word),
     )
 
 

@@ -17,6 +17,8 @@ from typing import Any, Literal
 from stsfs.staging.record import DamagedRecord, Fields
 
 OWNER_FILE = "owner.json"
+FILE_BYTES_MAX = 64 * 1024
+"""Nothing that an owner says of itself is as long."""
 
 OwnerState = Literal["living", "dead", "elsewhere"]
 """elsewhere: of another machine, on a file system where its lock may not be visible here."""
@@ -51,7 +53,8 @@ class OwnerInfo:
     def read(cls, path: Path) -> "OwnerInfo | None":
         """Undo `to_json`; None for anything else, as where a process died while it wrote."""
         try:
-            fields = Fields.parse(path.read_bytes(), "the owner")
+            with path.open("rb") as file:
+                fields = Fields.parse(file.read(FILE_BYTES_MAX), "the owner")
             return cls(
                 fields.text("host"),
                 fields.integer("pid"),

@@ -1,10 +1,12 @@
 """What has to be known of a staging file to publish it without the daemon that wrote it."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
+from stsfs import values as checks
 from stsfs.staging.spans import Spans
 from stsfs.store.object_store import Expected, Part, Traits
 
@@ -13,6 +15,12 @@ PARTS_MAX = 10_000
 
 FORMAT = 1
 """Part of each record: a program that does not know the format leaves the record alone."""
+
+VALUES_MAX, OBJECTS_MAX = 5_000_000, 100_000
+"""Of one JSON text: about 600 MB in memory, where a value of two bytes can take eighty, and an
+object of eight bytes 250."""
+
+_T = TypeVar("_T")
 
 State = Literal["writing", "closed", "failed", "conflict"]
 """writing: somebody has it open, its content may be half of something. closed: whole, to be
@@ -112,32 +120,41 @@ class Record:
 
     @classmethod
     def from_json(cls, values: object) -> "Record":
-        """Undo `to_json`. Raises DamagedRecord for anything else."""
+        """Undo `to_json`. Raises DamagedRecord for anything else.
+
+        Whoever gets a record may rely on it: sizes and times can be those of a file, keys lie in
+        the location, the path stays below a directory, and what goes into headers can.
+        """
         fields = Fields(values, "the record")
-        if (number := fields.integer("format")) != FORMAT:
-            raise DamagedRecord(f"the record has format {number}; this program knows {FORMAT}")
+        fields.check_format()
+        location_uri, prefix = fields.location()
+        size_bytes = fields.checked("size_bytes", fields.integer, checks.size_bytes)
         return cls(
-            location_uri=fields.text("location_uri"),
-            endpoint_url=fields.optional_text("endpoint_url"),
-            label=fields.text("label"),
-            key=fields.text("key"),
-            path=fields.text("path"),
-            size_bytes=fields.integer("size_bytes"),
-            present=_spans(fields, "present"),
-            base=_base(fields),
+            location_uri=location_uri,
+            endpoint_url=fields.optional("endpoint_url", fields.text, checks.url),
+            label=fields.checked("label", fields.text, checks.label),
+            key=fields.key("key", prefix),
+            path=fields.checked("path", fields.text, checks.path),
+            size_bytes=size_bytes,
+            present=_spans(fields, "present", size_bytes),
+            base=_base(fields, prefix, size_bytes),
             expected=_expected(fields),
             exclusive=fields.flag("exclusive"),
-            mode=fields.optional_integer("mode"),
-            mtime_ns=fields.optional_integer("mtime_ns"),
+            mode=fields.optional("mode", fields.integer, checks.mode),
+            mtime_ns=fields.optional("mtime_ns", fields.integer, checks.time_ns),
             traits=_traits(fields),
-            write_id=fields.text("write_id"),
-            upload_id=fields.optional_text("upload_id"),
-            upload_write_id=fields.text("upload_write_id") if fields.has("parts") else "",
-            parked=_spans(fields, "parked") if fields.has("parts") else (),
+            write_id=fields.checked("write_id", fields.text, checks.word),
+            upload_id=fields.optional("upload_id", fields.text, checks.word),
+            upload_write_id=(
+                fields.checked("upload_write_id", fields.text, checks.word)
+                if fields.has("parts")
+                else ""
+            ),
+            parked=_spans(fields, "parked", size_bytes) if fields.has("parts") else (),
             parts=_parts(fields) if fields.has("parts") else (),
             state=_state(fields),
             reason=fields.text("reason"),
-            changed_unix_s=fields.number("changed_unix_s"),
+            changed_unix_s=fields.checked("changed_unix_s", fields.number, checks.unix_s),
         )
 
 
@@ -166,6 +183,34 @@ class Fields:
         """A string or null."""
         return None if self.any(name) is None else self.text(name)
 
+    def checked(self, name: str, read: Callable[[str], _T], check: Callable[[_T], _T]) -> _T:
+        """What `read` gives of a field, if it passes one of the checks of `values`."""
+        value = read(name)
+        try:
+            return check(value)
+        except ValueError as exc:
+            raise DamagedRecord(f"{name} of {self._what} is of no use: {exc}") from None
+
+    def optional(
+        self, name: str, read: Callable[[str], _T], check: Callable[[_T], _T]
+    ) -> _T | None:
+        """The same, or null."""
+        return None if self.any(name) is None else self.checked(name, read, check)
+
+    def key(self, name: str, prefix: str) -> str:
+        """The key of an object below prefix, which a path can name."""
+        return self.checked(name, self.text, lambda text: checks.key(text, prefix))
+
+    def location(self) -> tuple[str, str]:
+        """The location, and what its keys begin with."""
+        prefix = self.checked("location_uri", self.text, checks.prefix_of)
+        return self.text("location_uri"), prefix
+
+    def check_format(self) -> None:
+        """Refuse what another version of this program has written."""
+        if (number := self.integer("format")) != FORMAT:
+            raise DamagedRecord(f"{self._what} has format {number}; this program knows {FORMAT}")
+
     def integer(self, name: str) -> int:
         """A whole number."""
         value = self.any(name)
@@ -173,16 +218,15 @@ class Fields:
             raise self._wrong(name)
         return value
 
-    def optional_integer(self, name: str) -> int | None:
-        """A whole number or null."""
-        return None if self.any(name) is None else self.integer(name)
-
     def number(self, name: str) -> float:
         """Any number."""
         value = self.any(name)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise self._wrong(name)
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise self._wrong(name) from None
 
     def flag(self, name: str) -> bool:
         """True or false."""
@@ -217,16 +261,18 @@ class Fields:
 
 
 def parse_json(data: bytes, what: str) -> object:
-    """The values of a JSON text. Raises DamagedRecord."""
+    """The values of a JSON text. Raises DamagedRecord, also for too many values."""
+    if data.count(b",") > VALUES_MAX or data.count(b"{") > OBJECTS_MAX:
+        raise DamagedRecord(f"{what} has too many values")
     try:
         return json.loads(data)
     except (ValueError, RecursionError):
         raise DamagedRecord(f"{what} is not JSON") from None
 
 
-def _spans(fields: Fields, name: str) -> tuple[tuple[int, int], ...]:
+def _spans(fields: Fields, name: str, size_bytes: int) -> tuple[tuple[int, int], ...]:
     try:
-        return tuple(Spans.from_list(fields.any(name)))
+        return tuple(Spans.from_list(fields.any(name), size_bytes))
     except ValueError as exc:
         raise DamagedRecord(f"{name} of the record: {exc}") from None
 
@@ -241,33 +287,45 @@ def _parts(fields: Fields) -> tuple[Part, ...]:
 def _part(row: object) -> Part:
     match row:
         case [int(number), str(etag), str(checksum)] if 1 <= number <= PARTS_MAX:
-            return Part(number, etag, checksum)
+            with contextlib.suppress(ValueError):
+                return Part(number, checks.header(etag), checks.word(checksum))
     raise DamagedRecord("parts of the record has something that is no part")
 
 
-def _base(fields: Fields) -> BaseVersion | None:
+def _base(fields: Fields, prefix: str, size_bytes: int) -> BaseVersion | None:
     if fields.any("base") is None:
         return None
     base = fields.inner("base")
+    base_bytes = base.checked("size_bytes", base.integer, checks.size_bytes)
+    most = min(size_bytes, base_bytes)
     return BaseVersion(
-        key=base.text("key"),
-        etag=base.text("etag"),
-        size_bytes=base.integer("size_bytes"),
-        limit_bytes=base.integer("limit_bytes"),
+        key=base.key("key", prefix),
+        etag=base.checked("etag", base.text, checks.header),
+        size_bytes=base_bytes,
+        limit_bytes=base.checked(
+            "limit_bytes", base.integer, lambda value: checks.size_bytes(value, most)
+        ),
     )
 
 
 def _expected(fields: Fields) -> Expected | None:
     if fields.any("expected") is None:
         return None
-    return Expected(fields.inner("expected").optional_text("etag"))
+    expected = fields.inner("expected")
+    return Expected(expected.optional("etag", expected.text, checks.header))
 
 
 def _traits(fields: Fields) -> Traits:
     traits = fields.inner("traits")
     return Traits(
-        traits.texts("metadata"), traits.text("content_type"), traits.text("storage_class")
+        traits.checked("metadata", traits.texts, _metadata),
+        traits.checked("content_type", traits.text, checks.stored_text),
+        traits.checked("storage_class", traits.text, checks.stored_text),
     )
+
+
+def _metadata(found: Mapping[str, str]) -> Mapping[str, str]:
+    return {checks.header_name(n): checks.stored_text(text) for n, text in found.items()}
 
 
 def _state(fields: Fields) -> State:

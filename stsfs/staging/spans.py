@@ -3,6 +3,11 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
+SPANS_MAX = 2_000_000
+"""In a record on disk; these take about 300 MB of memory when they are read."""
+
+OFFSET_MAX = (1 << 63) - 1
+
 
 class Spans:
     """Half-open ranges [start, stop) of bytes: sorted, without overlaps, none touching the next.
@@ -109,19 +114,28 @@ class Spans:
         return [list(span) for span in self]
 
     @classmethod
-    def from_list(cls, values: object) -> "Spans":
-        """Undo `to_list`. Raises ValueError for anything that it does not write."""
+    def from_list(cls, values: object, size_bytes: int = OFFSET_MAX) -> "Spans":
+        """Undo `to_list`, of bytes of a file of this size.
+
+        Raises ValueError for anything that `to_list` does not write, and for bytes outside.
+        """
         if not isinstance(values, list):
             raise ValueError("spans are a list")
+        if len(values) > SPANS_MAX:
+            raise ValueError(f"there are more than {SPANS_MAX} spans")
         spans, before = cls(), -1
         for value in values:
             match value:
-                case [int(start), int(stop)] if before < start < stop:
+                case [bool(), _] | [_, bool()]:
+                    raise ValueError("a span is a pair of numbers")
+                case [int(start), int(stop)] if before < start < stop <= size_bytes:
                     spans._starts.append(start)
                     spans._stops.append(stop)
                     before = stop
                 case _:
-                    raise ValueError("a span is a pair of numbers behind the span before it")
+                    raise ValueError(
+                        "a span is a pair of numbers behind the span before it, within the file"
+                    )
         return spans
 
     def __iter__(self) -> Iterator[tuple[int, int]]:

@@ -1,12 +1,17 @@
 """Where the requests of one bucket go: host, port, TLS, and the path in front of a key."""
 
 import os
+import re
 import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from stsfs import values
 from stsfs.errors import BadArgument
 from stsfs.store.sigv4 import encode_path
+
+_REGION = re.compile(r"[A-Za-z0-9_-]{1,63}")
+"""What may become a part of a host's name."""
 
 DEFAULT_REGION = "us-east-1"
 
@@ -45,18 +50,20 @@ def endpoint_for(bucket: str, region: str | None, endpoint_url: str | None) -> E
     covers one label only. An unknown region begins as us-east-1, which answers with the right one.
     """
     known = region or DEFAULT_REGION
+    if not _REGION.fullmatch(known):
+        raise BadArgument(f"{known!r} is not the name of a region.", remedy="See --region.")
     if endpoint_url is None:
         host, path = f"s3.{known}.amazonaws.com", f"/{bucket}"
         if "." not in bucket:
             host, path = f"{bucket}.{host}", ""
         return Endpoint(host, 443, True, known, path)
-    parts = urlsplit(endpoint_url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(values.server_url(endpoint_url))
+        host = parts.hostname or ""
+    except ValueError:
         raise BadArgument(
             f"{endpoint_url!r} is not an endpoint URL.", remedy="Give one like https://host:port."
-        )
+        ) from None
     tls = parts.scheme == "https"
     port = parts.port or (443 if tls else 80)
-    return Endpoint(
-        parts.hostname, port, tls, known, encode_path(parts.path.rstrip("/")) + f"/{bucket}"
-    )
+    return Endpoint(host, port, tls, known, encode_path(parts.path.rstrip("/")) + f"/{bucket}")

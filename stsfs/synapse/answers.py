@@ -42,7 +42,7 @@ def error_from(
         return _unavailable(status, reason)
     if 300 <= status < 400:
         return errors.SynapseRefusal(
-            f"Synapse redirects {about} to {headers.get('location', 'an unnamed place')!r}.",
+            f"Synapse redirects {about} to {reason_of(headers.get('location', 'nowhere'))!r}.",
             remedy="Give the address that it names as --synapse-endpoint.",
         )
     for known_status, pattern, build in _KNOWN:
@@ -63,8 +63,9 @@ def error_from(
 def reason_of(body: object) -> str:
     """Return why Synapse said no, on one line and of bounded length; never empty."""
     text = body.get("reason") if isinstance(body, Mapping) else body
-    line = " ".join(str(text).split()) if text else ""
-    return line[:REASON_CHARS_MAX] or "no reason given."
+    line = " ".join(text.split()) if isinstance(text, str) else ""
+    shown = "".join(char if char.isprintable() else "?" for char in line[:REASON_CHARS_MAX])
+    return shown or "no reason given."
 
 
 def unreachable(cause: str) -> errors.SynapseUnavailable:

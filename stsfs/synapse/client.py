@@ -7,6 +7,8 @@ from urllib.parse import quote
 
 import httpx
 
+from stsfs import values
+from stsfs.synapse import records
 from stsfs.synapse.endpoints import PRODUCTION, Endpoints
 from stsfs.synapse.entities import EntityApi
 from stsfs.synapse.records import MODEL, unix_s
@@ -157,33 +159,37 @@ class SynapseClient:
 
 
 def _user_profile(answer: Any) -> UserProfile:
-    return UserProfile(user_id=str(answer["ownerId"]), user_name=str(answer.get("userName", "")))
+    name = answer.get("userName")
+    return UserProfile(
+        user_id=records.word(answer, "ownerId"),
+        user_name="" if name is None else values.utf8(records.text(answer, "userName")),
+    )
 
 
 def _sts_credentials(answer: Any) -> StsCredentials:
     return StsCredentials(
-        bucket=str(answer["bucket"]),
-        base_key=str(answer.get("baseKey", "")).strip("/"),
-        access_key_id=str(answer["accessKeyId"]),
-        secret_access_key=str(answer["secretAccessKey"]),
-        session_token=str(answer["sessionToken"]),
+        bucket=records.bucket(answer, "bucket"),
+        base_key=records.base_key(answer, "baseKey"),
+        access_key_id=records.word(answer, "accessKeyId"),
+        secret_access_key=records.word(answer, "secretAccessKey"),
+        session_token=records.word(answer, "sessionToken"),
         expires_at_unix_s=unix_s(answer["expiration"]),
     )
 
 
 def _entity_header(answer: Any) -> EntityHeader:
     return EntityHeader(
-        entity_id=str(answer["id"]),
-        name=str(answer["name"]),
-        kind=str(answer["type"]).rpartition(".")[2],
+        entity_id=records.entity_id(answer, "id"),
+        name=records.text(answer, "name"),
+        kind=values.word(records.text(answer, "type").rpartition(".")[2]),
     )
 
 
 def _upload_destination(answer: Any) -> UploadDestination:
     return UploadDestination(
-        kind=_DESTINATION_KINDS.get(answer["concreteType"], "other"),
-        storage_location_id=int(answer["storageLocationId"]),
-        bucket=answer.get("bucket"),
-        base_key=str(answer.get("baseKey", "")).strip("/"),
+        kind=_DESTINATION_KINDS.get(records.text(answer, "concreteType"), "other"),
+        storage_location_id=records.number(answer["storageLocationId"]),
+        bucket=None if answer.get("bucket") is None else records.bucket(answer, "bucket"),
+        base_key=records.base_key(answer, "baseKey"),
         sts_enabled=answer.get("stsEnabled") is True,
     )

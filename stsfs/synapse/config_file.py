@@ -7,6 +7,9 @@ from pathlib import Path
 
 from stsfs.errors import BadArgument
 
+FILE_BYTES_MAX = 1 << 20
+"""Of a configuration file, or a file with a token."""
+
 Sections = Mapping[str, Mapping[str, str]]
 
 
@@ -22,12 +25,9 @@ def read_sections(path: Path) -> Sections | None:
     withheld: it quotes the line, and the line may be the token.
     """
     parser = configparser.ConfigParser(interpolation=None, strict=False)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    text = read_text(path)
+    if text is None:
         return None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise unreadable(path, exc) from None
     try:
         parser.read_string(text)
     except configparser.Error:
@@ -36,6 +36,23 @@ def read_sections(path: Path) -> Sections | None:
             remedy="It consists of [sections] with lines of the form key = value.",
         ) from None
     return {name: dict(parser[name]) for name in parser.sections()}
+
+
+def read_text(path: Path) -> str | None:
+    """Return what a file holds; None where there is none.
+
+    Raises BadArgument for a file that cannot be read, is not UTF-8, or is over FILE_BYTES_MAX.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+        if len(data) <= FILE_BYTES_MAX:
+            return data.decode()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise unreadable(path, exc) from None
+    raise BadArgument(f"{path} cannot be read: it has more than {FILE_BYTES_MAX} bytes.")
 
 
 def unreadable(path: Path, exc: OSError | UnicodeDecodeError) -> BadArgument:

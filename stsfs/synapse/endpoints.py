@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from stsfs import values
 from stsfs.errors import BadArgument
 from stsfs.synapse import config_file
 
@@ -69,15 +70,12 @@ _CONFIG_KEYS = {
 def _checked(url: str) -> str:
     base = url.strip().rstrip("/")
     try:
-        parts = urlsplit(base)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port out of range, a broken IPv6 address
-        good = False
-    if not good:
+        parts = urlsplit(values.server_url(base))
+    except ValueError:  # a port out of range, a broken IPv6 address, a blank
         raise BadArgument(
             f"{url!r} is not the address of a Synapse server.",
             remedy="It looks like https://host or http://host:port.",
-        )
+        ) from None
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK_HOSTS:
         log.warning("the Synapse token travels to %s without encryption", parts.hostname)
     return base

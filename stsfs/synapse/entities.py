@@ -7,6 +7,7 @@ import trio
 
 from stsfs.errors import EntityNotFound, PermissionMissing, SynapseRefusal, SynapseUnavailable
 from stsfs.synapse import answers, records
+from stsfs.synapse.paging import Paging
 from stsfs.synapse.records import (
     MODEL,
     ChildHeader,
@@ -35,6 +36,9 @@ CHILD_TYPES = (
 HEADERS_MAX = 100
 ROWS_MAX = 200_000
 """What `query` collects at most, about 200 MB of a view's usual columns."""
+
+ROWS_CHARS_MAX = 400_000_000
+"""Of all cells together."""
 
 QUERY_DEADLINE_S = 300.0
 """A view that was not asked for long is first brought up to date, which takes minutes."""
@@ -102,7 +106,7 @@ class EntityApi:
         return parsed(
             answer,
             f"the request for a child of {parent_id}",
-            lambda found: records.text(found, "id"),
+            lambda found: records.entity_id(found, "id"),
         )
 
     async def bundle(
@@ -179,14 +183,17 @@ class EntityApi:
         """Return all rows of a query; SynapseRefusal for bad SQL and for too many rows."""
         page = await self.query_page(view_id, sql, background=background)
         rows = list(page.rows)
+        paging, chars = Paging(f"the query of {view_id}"), _chars(page)
         while page.next_token is not None:
-            if len(rows) > ROWS_MAX:
+            if len(rows) > ROWS_MAX or chars > ROWS_CHARS_MAX:
                 raise SynapseRefusal(
                     f"The query of {view_id} finds more than {ROWS_MAX} rows.",
                     remedy="Name a view that covers less.",
                 )
+            paging.turn(page.next_token, has_more=bool(page.rows))
             page = await self.next_query_page(view_id, page.next_token, background=background)
             rows += page.rows
+            chars += _chars(page)
         return TableRows(page.columns, tuple(rows))
 
     async def query_page(self, view_id: str, sql: str, *, background: bool = False) -> TableRows:
@@ -229,7 +236,7 @@ class EntityApi:
             background=background,
         )
         what = f"the query of {view_id}"
-        job = parsed(started, what, lambda found: records.text(found, "token"))
+        job = parsed(started, what, lambda found: records.word(found, "token"))
         url = self._transport.entity_url(view_id, *call, "get", job)
         pause_s = _POLL_PAUSE_MIN_S
         with trio.move_on_after(QUERY_DEADLINE_S):
@@ -249,6 +256,10 @@ class EntityApi:
             f"Synapse did not answer the query of {view_id} within {QUERY_DEADLINE_S:g} s.",
             remedy="It may be bringing the view up to date; ask again in a few minutes.",
         )
+
+
+def _chars(page: TableRows) -> int:
+    return sum(len(cell or "") for row in page.rows for cell in row)
 
 
 def _job_state(answer: Any) -> tuple[object, object]:
@@ -275,4 +286,4 @@ def _no_url(failure: str, handle_id: str, entity_id: str) -> SynapseRefusal:
             f"You may not download the content of {entity_id}.",
             remedy=f"See what it takes at {answers.WEB_URL}/Synapse:{entity_id}.",
         )
-    return SynapseRefusal(f"Synapse gives no content of {entity_id}: {failure}.")
+    return SynapseRefusal(f"Synapse gives no content of {entity_id}: {answers.reason_of(failure)}.")

@@ -1,18 +1,26 @@
 """What Synapse tells about entities: frozen records, and the parsers that make them. Pure.
 
 A parser raises KeyError, TypeError, ValueError or AttributeError for JSON that is not what
-Synapse sends; `transport.parsed` makes one error of these. Times are in seconds since 1970.
+Synapse sends; `transport.parsed` makes one error of these. What it returns has the form that URLs,
+headers, indexes and directories need: see `values`. Times are in seconds since 1970.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from stsfs import values
+
 MODEL = "org.sagebionetworks.repo.model."
 """What the name of every class of Synapse begins with."""
 
 _S3_HANDLE = f"{MODEL}file.S3FileHandle"
+_ENTITY_ID = re.compile(r"syn[0-9]{1,19}")
+_NUMBER = re.compile(r"[0-9]{1,19}")
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +131,13 @@ class TableRows:
 def unix_s(written: str) -> float:
     """Return a time as Synapse writes it, `2020-01-01T00:00:00.000Z`, in seconds since 1970.
 
-    Without a zone it is UTC. Raises ValueError or TypeError for anything else.
+    Without a zone it is UTC. Raises ValueError or TypeError for anything else, and for a time that
+    cannot be shown in every zone.
     """
     time = datetime.fromisoformat(written)
-    return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
+    return values.unix_s(
+        (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
+    )
 
 
 def child_header(answer: Any) -> ChildHeader:
@@ -138,31 +149,33 @@ def child_page(answer: Any) -> ChildPage:
     """Parse an EntityChildrenResponse."""
     total = answer.get("totalChildCount")
     return ChildPage(
-        children=tuple(child_header(entry) for entry in answer["page"]),
+        children=tuple(child_header(entry) for entry in _list(answer, "page")),
         next_token=_text_or_none(answer, "nextPageToken"),
-        total_count=None if total is None else int(total),
+        total_count=None if total is None else number(total),
     )
 
 
 def headers(answer: Any) -> tuple[ChildHeader, ...]:
     """Parse a list of EntityHeaders."""
-    return tuple(child_header(entry) for entry in answer["results"])
+    return tuple(child_header(entry) for entry in _list(answer, "results"))
 
 
 def entity_bundle(answer: Any) -> EntityBundle:
     """Parse an EntityBundle with entity, annotations, file handles and restrictions."""
     entity = answer["entity"]
-    handle_id = _text_or_none(entity, "dataFileHandleId")
+    handle_id = None
+    if entity.get("dataFileHandleId") is not None:
+        handle_id = word(entity, "dataFileHandleId")
     target = entity.get("linksTo")
     restrictions = answer.get("restrictionInformation") or {}
     return EntityBundle(
         header=_header(entity, text(entity, "concreteType")),
-        parent_id=_text_or_none(entity, "parentId") or "",
-        etag=text(entity, "etag"),
+        parent_id="" if entity.get("parentId") is None else entity_id(entity, "parentId"),
+        etag=word(entity, "etag"),
         handle_id=handle_id,
         handle=_handle_of(handle_id, answer.get("fileHandles") or ()),
         annotations={
-            str(name): tuple(str(value) for value in annotation.get("value") or ())
+            _shown(name): tuple(_shown(_scalar(each)) for each in _values(annotation))
             for name, annotation in answer["annotations"].get("annotations", {}).items()
         },
         has_unmet_requirement=restrictions.get("hasUnmetAccessRequirement") is True,
@@ -175,14 +188,14 @@ def file_handle(answer: Any) -> FileHandle:
     in_s3 = text(answer, "concreteType") == _S3_HANDLE
     location_id = answer.get("storageLocationId")
     return FileHandle(
-        handle_id=text(answer, "id"),
-        bucket=text(answer, "bucketName") if in_s3 else None,
-        key=text(answer, "key") if in_s3 else None,
+        handle_id=word(answer, "id"),
+        bucket=_shown(text(answer, "bucketName")) if in_s3 else None,
+        key=values.key(text(answer, "key"), "", is_shown=False) if in_s3 else None,
         size_bytes=_size_bytes(answer),
-        md5=_text_or_none(answer, "contentMd5") or "",
-        file_name=_text_or_none(answer, "fileName") or "",
-        content_type=_text_or_none(answer, "contentType") or "",
-        storage_location_id=None if location_id is None else int(location_id),
+        md5=md5(_text_or_none(answer, "contentMd5")),
+        file_name=_shown(_text_or_none(answer, "fileName") or ""),
+        content_type=_shown(_text_or_none(answer, "contentType") or ""),
+        storage_location_id=None if location_id is None else number(location_id),
         created_unix_s=unix_s(answer["createdOn"]),
     )
 
@@ -191,26 +204,26 @@ def versions(answer: Any) -> tuple[VersionInfo, ...]:
     """Parse a list of VersionInfos."""
     return tuple(
         VersionInfo(
-            version=int(entry["versionNumber"]),
+            version=number(entry["versionNumber"]),
             modified_unix_s=unix_s(entry["modifiedOn"]),
-            modified_by=str(entry.get("modifiedByPrincipalId") or entry.get("modifiedBy") or ""),
+            modified_by=_user(entry.get("modifiedByPrincipalId") or entry.get("modifiedBy")),
             size_bytes=_size_bytes(entry),
-            md5=_text_or_none(entry, "contentMd5") or "",
+            md5=md5(_text_or_none(entry, "contentMd5")),
         )
-        for entry in answer["results"]
+        for entry in _list(answer, "results")
     )
 
 
 def columns(answer: Any) -> Mapping[str, str]:
     """Parse a list of ColumnModels: name → type."""
-    return {text(each, "name"): text(each, "columnType") for each in answer["results"]}
+    return {text(each, "name"): text(each, "columnType") for each in _list(answer, "results")}
 
 
 def table_rows(answer: Any) -> TableRows:
     """Parse a QueryResult: one page of rows, with the token of the next one."""
     found, token = answer["queryResults"], answer.get("nextPageToken")
-    columns = tuple(text(header, "name") for header in found["headers"])
-    rows = tuple(tuple(map(_cell, row["values"])) for row in found["rows"])
+    columns = tuple(text(header, "name") for header in _list(found, "headers"))
+    rows = tuple(tuple(map(_cell, _list(row, "values"))) for row in _list(found, "rows"))
     if any(len(row) != len(columns) for row in rows):
         raise ValueError("a row has more or fewer cells than there are columns")
     return TableRows(columns, rows, None if token is None else text(token, "token"))
@@ -221,7 +234,64 @@ def text(answer: Any, key: str) -> str:
     value = answer[key]
     if not isinstance(value, str):
         raise TypeError(f"{key} is not text")
+    if len(value) > values.TEXT_CHARS_MAX:
+        raise ValueError(f"{key} is too long")
     return value
+
+
+def word(answer: Any, key: str) -> str:
+    """Return an identifier of printable ASCII, at least one character of it."""
+    return values.word(text(answer, key) or "\0")
+
+
+def entity_id(answer: Any, key: str) -> str:
+    """Return the id of an entity, `syn12345`."""
+    value = text(answer, key)
+    if not _ENTITY_ID.fullmatch(value):
+        raise ValueError(f"{key} is not the id of an entity")
+    return value
+
+
+def number(value: object) -> int:
+    """Return a whole number from 0 to 2^63 - 1, which Synapse writes as that or as text."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError("not a number")
+    return values.size_bytes(value)
+
+
+def bucket(answer: Any, key: str) -> str:
+    """Return the name of a bucket: it becomes a part of a host's name, or of a path."""
+    value = text(answer, key)
+    if not _BUCKET.fullmatch(value) or ".." in value:
+        raise ValueError(f"{key} is not the name of a bucket")
+    return value
+
+
+def base_key(answer: Any, key: str) -> str:
+    """Return what the keys of a location begin with, without slashes around it; or nothing."""
+    value = (_text_or_none(answer, key) or "").strip("/")
+    if "\0" in value:
+        raise ValueError(f"{key} has a NUL")
+    return values.key(value, "", is_shown=False) if value else ""
+
+
+def md5(written: str | None) -> str:
+    """Return an MD5 in lower case; empty for what is none: whoever uploads a file may write it."""
+    found = (written or "").lower()
+    return found if _MD5.fullmatch(found) else ""
+
+
+def _list(answer: Any, key: str) -> list[Any]:
+    value = answer[key]
+    if not isinstance(value, list):
+        raise TypeError(f"{key} is not a list")
+    return value
+
+
+def _values(annotation: Any) -> list[Any]:
+    return [] if annotation.get("value") is None else _list(annotation, "value")
 
 
 def _text_or_none(answer: Any, key: str) -> str | None:
@@ -230,15 +300,20 @@ def _text_or_none(answer: Any, key: str) -> str | None:
 
 def _header(answer: Any, class_name: str) -> ChildHeader:
     return ChildHeader(
-        entity_id=text(answer, "id"),
+        entity_id=entity_id(answer, "id"),
         name=text(answer, "name"),
-        kind=class_name.rpartition(".")[2],
-        version=int(answer.get("versionNumber", 1)),
+        kind=values.word(class_name.rpartition(".")[2]),
+        version=number(answer.get("versionNumber", 1)),
         created_unix_s=unix_s(answer["createdOn"]),
         modified_unix_s=unix_s(answer["modifiedOn"]),
-        created_by=str(answer.get("createdBy", "")),
-        modified_by=str(answer.get("modifiedBy", "")),
+        created_by=_user(answer.get("createdBy")),
+        modified_by=_user(answer.get("modifiedBy")),
     )
+
+
+def _user(value: object) -> str:
+    """The number of a user, or nothing."""
+    return "" if value is None else values.word(_scalar(value))
 
 
 def _handle_of(handle_id: str | None, listed: Any) -> FileHandle | None:
@@ -249,17 +324,25 @@ def _handle_of(handle_id: str | None, listed: Any) -> FileHandle | None:
 
 def _link_target(target: Any) -> tuple[str, int | None]:
     version = target.get("targetVersionNumber")
-    return text(target, "targetId"), None if version is None else int(version)
+    return entity_id(target, "targetId"), None if version is None else number(version)
 
 
 def _size_bytes(answer: Any) -> int | None:
     size = answer.get("contentSize")
-    if size is None:
-        return None
-    if int(size) < 0:
-        raise ValueError("a size below zero")
-    return int(size)
+    return None if size is None else number(size)
 
 
 def _cell(value: object) -> str | None:
-    return None if value is None else str(value)
+    return None if value is None else _scalar(value)
+
+
+def _scalar(value: object) -> str:
+    """Text, a number or a truth value as text."""
+    if not isinstance(value, str | int | float):
+        raise TypeError("neither text nor a number")
+    return str(value)
+
+
+def _shown(text: str) -> str:
+    """Text with lone surrogates, which JSON may hold and UTF-8 may not, replaced by `?`."""
+    return text.encode("utf-8", "replace").decode()

@@ -166,11 +166,12 @@ class TokenChain:
     def _read_file(self, path: Path) -> str | None:
         try:
             self._warn_if_shared(path)
-            return path.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             return None
-        except (OSError, UnicodeDecodeError) as exc:
+        except OSError as exc:
             raise config_file.unreadable(path, exc) from None
+        found = config_file.read_text(path)
+        return None if found is None else found.strip()
 
     def _read_config(self) -> str | None:
         sections = config_file.read_sections(self._config_path)

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 DEADLINE_S = 30.0
 """How long one call may take, retries included; see `Transport` for what does not count."""
 
+ANSWER_BYTES_MAX = 16 * 1024 * 1024
+"""Of a body, decompressed. Pages of rows have up to 2 MB; all others are far shorter."""
+
 RETRY_PAUSE_MAX_S = 8.0
 ABSENT: Final = object()
 """What a call returns where Synapse says, in the words expected, that there is no such thing."""
@@ -173,16 +176,18 @@ class Transport:
         async with self._turn(request, clock):
             self._sent[request.background] += 1
             try:
-                response = await self._http.request(
+                async with self._http.stream(
                     request.method,
                     request.url,
                     params=request.params,
                     content=request.content,
                     headers=headers,
-                )
-            except httpx.RequestError as exc:
+                ) as response:
+                    received = await _received(response)
+            # A name that cannot be that of a host is an InvalidURL here, or a UnicodeError there.
+            except (httpx.RequestError, httpx.InvalidURL, UnicodeError) as exc:
                 raise answers.unreachable(f"{self.host}: {exc or type(exc).__name__}") from exc
-        body = _decoded(response)
+        body = _decoded(received)
         if response.is_success:
             return body
         status = response.status_code
@@ -224,12 +229,36 @@ def parsed(body: object, what: str, parse: Callable[[Any], T]) -> T:
     """Parse an answer; raises SynapseUnavailable where it has not the form it should have."""
     try:
         return parse(body)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError):
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ):
         raise answers.not_understood(what) from None
 
 
-def _decoded(response: httpx.Response) -> object:
+async def _received(response: httpx.Response) -> bytes:
+    """The body of an answer. Raises SynapseUnavailable for one that is too long."""
+    received = bytearray()
+    with trio.CancelScope() as scope:
+        async for piece in response.aiter_bytes():
+            received += piece
+            if len(received) > ANSWER_BYTES_MAX:
+                # Cancelled where it waits, httpx closes its generators; left alone they stay open.
+                received.clear()
+                scope.cancel()
+    if scope.cancel_called:
+        raise answers.not_understood("a request")
+    return bytes(received)
+
+
+def _decoded(received: bytes) -> object:
+    """JSON values; the text of what is no JSON."""
     try:
-        return response.json()
-    except ValueError:
-        return response.text
+        return json.loads(received)
+    except (ValueError, RecursionError):
+        return received.decode("utf-8", "replace")

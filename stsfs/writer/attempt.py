@@ -9,12 +9,12 @@ import trio
 
 from stsfs.errors import (
     DeadlineExceeded,
-    UnexpectedError,
     SessionExpired,
     StoreFailure,
     StsfsError,
     SynapseUnavailable,
     TokenRejected,
+    UnexpectedError,
 )
 
 log = logging.getLogger(__name__)

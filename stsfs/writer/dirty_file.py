@@ -20,11 +20,11 @@ import trio
 
 from stsfs.errors import (
     AlreadyExists,
-    UnexpectedError,
     StagingFailure,
     StaleVersion,
     StoreFailure,
     StsfsError,
+    UnexpectedError,
     WriteConflict,
     without_frames,
 )

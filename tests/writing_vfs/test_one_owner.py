@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from stsfs.errors import UnexpectedError, StagingFull, StoreFailure
+from stsfs.errors import StagingFull, StoreFailure, UnexpectedError
 from stsfs.staging.file import StagingFile
 from stsfs.staging.room import Room
 from tests.faults import Fault, Hold

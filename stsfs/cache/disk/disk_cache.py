@@ -102,7 +102,7 @@ class DiskCache:
         try:
             if self._broken_era is None:
                 return self.stored_bytes()
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
             if self._broken_era is None:
                 raise
         self._begin_anew(self._broken_era)
@@ -187,7 +187,7 @@ class DiskCache:
             if index is None:
                 index = Index(self.directory.index)
             yield index
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, UnicodeDecodeError) as exc:
             if index is not None:
                 index.close()
             if _is_broken(exc):
@@ -312,7 +312,9 @@ class DiskCache:
         return evicted_bytes
 
 
-def _is_broken(exc: sqlite3.Error) -> bool:
+def _is_broken(exc: sqlite3.Error | UnicodeDecodeError) -> bool:
+    if isinstance(exc, UnicodeDecodeError):
+        return True  # the message of an error quotes a name in the file that is not text
     # The low byte is the kind of an extended result code.
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
     return isinstance(exc, DamagedIndex) or code in _BROKEN
