@@ -14,11 +14,14 @@ lost      A write is promised from the first fsync, flush or close of its handle
           to S3; on the disk by such an operation of its own mount that had not ended when its file
           was opened. An operation that was cut short by a kill, or a handle whose close failed,
           may still do in S3 later what it was to do.
+unlisted  What is only on the disk is shown as pending while its mount lives.
 unseen    On servers with conditions no mount replaces an object of somebody else of which it has
           not been shown the ETag: in a listing, an answer to a question, or by reading it.
 wrong     Where no operation touched a path while another did, and none of its mount is left over,
           the path is what the operation has made: S3 has exactly that when a close, unlink or
           rename has returned, it does not change by itself, and reads show it.
+stale     The same where another mount or client has been there long enough before, so that who
+          asks before a change would have known.
 stump     After a write that failed for want of space nothing of it becomes the object unless a
           later write succeeds.
 hidden    No file and directory of one name exist, unless who made them did so within a second.
@@ -27,6 +30,7 @@ refused   Without any trouble, and where only its own mount changes a path, an o
 """
 
 import itertools
+import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from math import inf
@@ -36,6 +40,12 @@ from tests.model.campaign.cells import CELL_BYTES, HOLE, Torn, decode
 
 TRUSTED_S = 1.0
 """A listing that was begun so long ago may decide a change."""
+
+TRACE = bool(os.environ.get("STSFS_TRACE"))
+"""Whether what happens is printed."""
+
+PATH_LENGTH_MAX = 40
+"""Beyond this a path is only thought of: by renames of a name into itself that overlap."""
 
 DISK_ERRORS = (StagingFull, StagingFailure)
 
@@ -69,6 +79,10 @@ class Op:
 
     haunted: set = field(default_factory=set)
     """Mounts that had something left over at these paths."""
+
+    def __repr__(self):
+        alone = "alone" if self.is_alone else ""
+        return f"{self.mount}:{self.name} {self.paths} @{self.start} {alone} {self.haunted or ''}"
 
 
 @dataclass(eq=False)
@@ -111,6 +125,13 @@ class Move:
     new: str
     start: int
     end: float = inf
+    is_cut: bool = False
+    """Its mount was killed: another one will finish it, or undo it."""
+
+    @property
+    def is_under_way(self):
+        """Whether somebody waits for its end."""
+        return self.end == inf and not self.is_cut
 
 
 class Books:
@@ -132,6 +153,9 @@ class Books:
         self.leftovers = defaultdict(set)
         self.there = Counter()
         self.came = {}
+        self.was = {}
+        """When a cell was last at a key."""
+
         self.sessions = []
         self.is_troubled = False
         self.made_s = {}
@@ -141,6 +165,7 @@ class Books:
         return next(self._ticks)
 
     def violate(self, what, text):
+        self.note("VIOLATION", what, text)
         self.violations.append(Violation(what, text))
 
     # Operations.
@@ -150,17 +175,26 @@ class Books:
         op = Op(mount, name, [], self.tick(), self.now_s())
         self.running.append(op)
         self.extend(op, *paths)
+        self.note("begin", op)
         return op
+
+    def note(self, what, *details):
+        """For people who look at one history."""
+        if TRACE:
+            print(f"{self.now_s():9.2f}", what, *details)
 
     def extend(self, op, *paths):
         """It touches these as well from now on."""
         for path in paths:
-            if path in op.paths:
+            if path in op.paths or len(path) > PATH_LENGTH_MAX:
                 continue
             op.paths.append(path)
             for other in self.running:
                 if other is not op and any(touches(path, each) for each in other.paths):
                     op.is_alone = other.is_alone = False
+            for move in self.moves:
+                if move.is_under_way and (path == move.old or path.startswith(f"{move.old}/")):
+                    self.extend(op, move.new + path.removeprefix(move.old))
             for each in self.known:
                 if touches(each, path):
                     op.prior.setdefault(each, self.known[each])
@@ -180,9 +214,10 @@ class Books:
                 self.known[path] = content
                 self.known_by[path] = (op.mount, self.now_s())
 
-    def fail(self, op, *, harmless=False):
+    def fail(self, op, *, harmless=False, error=None):
         """It has failed; harmless: surely without having done anything."""
         self._end(op)
+        self.note("failed", repr(error), op)
         if harmless:
             if op.is_alone and not op.haunted:
                 self.known.update(op.prior)
@@ -192,6 +227,7 @@ class Books:
 
     def _end(self, op):
         op.end = self.tick()
+        self.note("end", op)
         if op in self.running:
             self.running.remove(op)
 
@@ -215,6 +251,7 @@ class Books:
     def write(self, session, first, count):
         """A write begins; its `number` is what its cells are made with."""
         made = Write(session, next(self._numbers), first, count, self.tick())
+        self.note("write", made.number, first, count, session)
         self.writes[made.number] = made
         return made
 
@@ -286,7 +323,9 @@ class Books:
     def _may_be_covered(self, write, index):
         places = self.session_places(write.session)
         return any(
-            each.path in places and each.covers(index) and each.end >= write.start
+            (each.path in places or each.session is write.session)
+            and each.covers(index)
+            and each.end >= write.start
             for each in self.endings
             if each.start != write.start
         )
@@ -295,6 +334,7 @@ class Books:
 
     def changed(self, actor, key, before, after):
         """The store has another object at a key, or none."""
+        self.note(f"S3: {actor} changed {key!r} to", shape(after and after.data))
         if key.endswith("/") or (after is None and before is None):
             if after is not None:
                 self._check_hidden(key.rstrip("/"), key, actor)
@@ -305,9 +345,11 @@ class Books:
         for cell in new - old:
             self.there[cell] += 1
             self.came.setdefault(cell, now)
+            self.was[cell, key] = inf
         gone = []
         for cell in old - new:
             self.there[cell] -= 1
+            self.was[cell, key] = now
             if not self.there[cell]:
                 gone.append(cell)
         self._check_gone(actor, key, gone, after)
@@ -316,7 +358,7 @@ class Books:
                 self._check_seen(actor, key, before)
             else:
                 self._check_hidden(key, f"{key}/", actor)
-            self.owner[key] = actor
+            self.owner[key] = (actor, self.now_s())
             if actor is not None:
                 self._check_stump(actor, key, after)
         self._check_still(key, after, actor)
@@ -327,21 +369,35 @@ class Books:
             if write.promised == inf:
                 continue
             came = self.came[number, index]
+            if self._has_moved(actor, key, (number, index)):
+                continue
             if not any(
                 each.mount == actor
                 and each.covers(index)
                 and each.late >= came
                 and _is_other(each, write)
-                and key in self.places(each.path, each.start)
+                and (each.session is write.session is not None
+                     or key in self.places(each.path, each.start))  # fmt: skip
                 for each in self.endings
             ):
                 size = None if after is None else len(after.data) // CELL_BYTES
-                self.violate("lost", f"{actor or 'another client'} replaced {key!r} (now {size} cells):"
+                who = actor or "another client"
+                self.violate("lost", f"{who} replaced {key!r} (now {size} cells):"
                              f" cell {index} of write {number} of {write.session}")  # fmt: skip
                 return
 
+    def _has_moved(self, actor, key, cell):
+        """Whether a rename has put it elsewhere, where others may have ended it meanwhile."""
+        return any(
+            move.mount == actor
+            and move.end == inf
+            and (key == move.old or key.startswith(f"{move.old}/"))
+            and self.was.get((cell, move.new + key.removeprefix(move.old)), 0) > move.start
+            for move in self.moves
+        )
+
     def _check_seen(self, actor, key, before):
-        other = self.owner.get(key, None)
+        other, _ = self.owner.get(key, (None, 0.0))
         if actor is None or other == actor or not self.conditions:
             return
         if before.etag not in self.shown[actor][key]:
@@ -349,13 +405,15 @@ class Books:
 
     def _check_hidden(self, path, other, actor):
         """path is a file here, or below a prefix; the other kind must not be there as well."""
-        is_both = (
-            path in self.objects and any(each.startswith(f"{path}/") for each in self.objects)
-        )
+        is_both = path in self.objects and any(each.startswith(f"{path}/") for each in self.objects)
         made_s = self.made_s.setdefault((path, other), self.now_s())
         if is_both and actor is not None:
             begun_s = max(
-                (each.begun_s for each in self.running if any(touches(path, p) for p in each.paths)),
+                (
+                    each.begun_s
+                    for each in self.running
+                    if any(touches(path, p) for p in each.paths)
+                ),
                 default=-inf,
             )
             earlier_s = min(
@@ -383,45 +441,69 @@ class Books:
             if self.known[key] != data:
                 self.violate("wrong", f"{key!r} was changed by {actor} when nobody did anything")
 
-    def expect(self, path):
+    def word_for(self, op, path):
+        """What it is called when an operation does not know how a path was before it.
+
+        None where it need not know yet.
+        """
+        mount, since_s = self.known_by.get(path, (None, 0.0))
+        if mount == op.mount:
+            return "wrong"
+        return "stale" if op.begun_s > since_s + TRUSTED_S else None
+
+    def expect(self, op, path):
         """After an operation that was alone: S3 has what is known."""
         if path not in self.known or self.leftovers.get(path):
             return
         stored = self.objects.get(path)
         data = None if stored is None else stored.data
         if data != self.known[path]:
-            self.violate("wrong", f"S3 has {shape(data)} at {path!r}, not {shape(self.known[path])}")
+            by, since_s = (
+                self.owner.get(path, (op.mount, 0.0)) if data is not None else (op.mount, 0)
+            )
+            if by != op.mount and op.begun_s <= since_s + TRUSTED_S:
+                return
+            what = "wrong" if by == op.mount else "stale"
+            self.violate(what, f"S3 has {shape(data)} at {path!r}, not {shape(self.known[path])}")
 
     # What is left on the disk.
 
-    def check_kept(self, mounts, found, pending):
-        """Every promised cell is somewhere.
+    def check_kept(self, mount, pending, on_disk, since=inf):
+        """Every promised cell that a mount has taken is somewhere.
 
-        mounts: those whose disk was looked at; found: cells in records of theirs; pending: paths
-        that living mounts have pending, by mount.
+        pending: paths that it shows as such while it lives, for the files of its handles since a
+        tick; on_disk(): cells in records.
         """
+        found = None
         for write in self.writes.values():
             session = write.session
-            if write.promised == inf or session is None or session.mount not in mounts:
+            if write.promised == inf or session is None or session.mount != mount:
                 continue
             places = None
             for index in range(write.first, write.first + write.count):
                 cell = (write.number, index)
-                if cell in self.came or cell in found:
+                if cell in self.came:
                     continue
                 places = places or self.session_places(session)
-                if places & pending.get(session.mount, set()):
+                if places.intersection(pending):
                     break
-                if not any(
-                    each.mount == session.mount
-                    and each.path in places
+                if any(
+                    each.mount == mount
+                    and (each.path in places or each.session is session)
                     and each.covers(index)
                     and each.end >= session.start
                     and _is_other(each, write)
                     for each in self.endings
                 ):
+                    continue
+                found = on_disk() if found is None else found
+                if cell not in found:
                     self.violate("lost", f"cell {index} of write {write.number} of {session} is"
                                  " neither in S3 nor on the disk")  # fmt: skip
+                    return
+                if session.start >= since:
+                    self.violate("unlisted", f"write {write.number} of {session} waits on the disk,"
+                                 " and no status shows it")  # fmt: skip
                     return
 
     def killed(self, mount):
@@ -429,7 +511,11 @@ class Books:
         for op in [each for each in self.running if each.mount == mount]:
             self._end(op)
             for path in op.paths:
-                self.leftovers[path].add(mount)
+                self.leftovers[path].add(f"{mount}!")
+        for move in self.moves:
+            move.is_cut |= move.mount == mount and move.end == inf
+        for path in [one for one, mounts in self.leftovers.items() if mount in mounts]:
+            self.leftovers[path].add(f"{mount}!")  # and no later operation knows of it
         now = self.tick()
         for each in (*self.endings, *self.sessions):
             if each.mount == mount and each.end == inf:
@@ -459,7 +545,7 @@ def shape(data):
                 runs.append([number, 1])
     except Torn as exc:
         return f"[{exc}]"
-    return "[" + " ".join(f"{number}×{count}" for number, count in runs) + "]"
+    return "[" + " ".join(f"{number}*{count}" for number, count in runs) + "]"
 
 
 def is_of_disk(error):

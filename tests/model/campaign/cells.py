@@ -33,7 +33,9 @@ def decode(data):
         raise Torn(f"{len(data)} bytes are no cells")
     values = struct.unpack("<" + "IIQ" * count, data)
     writes = values[0::3]
-    for index, (write, at, check) in enumerate(zip(writes, values[1::3], values[2::3], strict=True)):
+    for index, (write, at, check) in enumerate(
+        zip(writes, values[1::3], values[2::3], strict=True)
+    ):
         if write == HOLE and not at and not check:
             continue
         if at != index or check != check_value(write, index):

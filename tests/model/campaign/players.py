@@ -5,8 +5,9 @@ import os
 import trio
 
 from stsfs.errors import StsfsError
-from tests.model.campaign.books import TRUSTED_S, is_harmless, is_of_disk, shape, touches
+from tests.model.campaign.books import is_harmless, is_of_disk, shape, touches
 from tests.model.campaign.cells import CELL_BYTES, encode
+from tests.model.campaign.history import DIRECTORIES
 
 CUT = os.O_RDWR | os.O_CREAT | os.O_TRUNC
 MODES = {
@@ -38,7 +39,11 @@ class Session:
         self.writes = []
         self.is_hurt = False
         self.content = None
+        """As it must be now, if that is known."""
+
+        self.word = None
         self.name = path
+        self.left_names = []
         books.sessions.append(self)
 
     def __repr__(self):
@@ -82,8 +87,8 @@ class Player:
             session.end = books.tick()
             if cut is not None:
                 cut.end = cut.late = session.end
-            self.refused(op, path, exc, mode)
-            books.fail(op, harmless=is_harmless(exc))
+            self.refused(op, session, exc)
+            books.fail(op, harmless=is_harmless(exc), error=exc)
             return
         if cut is not None:
             cut.end = books.tick()
@@ -92,15 +97,18 @@ class Player:
         await self.close(op, session, descriptor, error)
 
     def note_opened(self, op, session):
-        before = op.prior.get(session.path, UNKNOWN) if self.is_sure(op) else UNKNOWN
+        path, mode = session.path, session.mode[0]
+        before = op.prior.get(path, UNKNOWN) if self.is_sure(op) else UNKNOWN
+        session.word = word = self.books.word_for(op, path)
+        if before is not UNKNOWN and word is not None:
+            if mode == "x" and before is not None:
+                self.books.violate(word, f"O_EXCL made {path!r}, which is there")
+            elif mode == "u" and before is None:
+                self.books.violate(word, f"{path!r} was opened, which is not there")
         if session.truncates:
-            session.content = bytearray()
-            if session.mode[0] == "x" and isinstance(before, bytes):
-                self.books.violate("wrong", f"O_EXCL made {session.path!r}, which is there")
-        elif before is not UNKNOWN:
+            session.content, session.word = bytearray(), "wrong"
+        elif before is not UNKNOWN and word is not None:
             session.content = bytearray(before or b"")
-            if before is None and session.mode[0] == "u":
-                self.books.violate("wrong", f"{session.path!r} was opened, which is not there")
 
     def is_sure(self, op):
         return op.is_alone and not op.haunted
@@ -164,7 +172,7 @@ class Player:
         data = await self.ask(self.mount.read(descriptor))
         self.books.cells(data, f"read of {session}")
         if session.content is not None and self.is_sure(op) and data != session.content:
-            self.books.violate("wrong", f"{session} reads {shape(data)}, not"
+            self.books.violate(session.word, f"{session} reads {shape(data)}, not"
                                f" {shape(bytes(session.content))}")  # fmt: skip
 
     async def act_cut(self, op, session, descriptor, count):
@@ -184,6 +192,7 @@ class Player:
         move, ending = books.moving(session.mount, old, new), books.ending(session.mount, new)
         await self.ask(self.mount.rename(old, new))
         move.end = ending.end = ending.late = books.tick()
+        session.left_names.append(old)
         session.name = new
 
     async def act_unlink(self, op, session, descriptor):
@@ -192,6 +201,7 @@ class Player:
         ending = self.books.ending(session.mount, session.name)
         await self.ask(self.mount.unlink(session.name))
         ending.end = ending.late = self.books.tick()
+        session.left_names.append(session.name)
         session.name = None
 
     async def act_sleep(self, op, session, descriptor, seconds):
@@ -210,31 +220,34 @@ class Player:
         if is_kept:
             books.promise(session)
         if error is not None:
-            self.refused(op, session.path, error, session.mode)
-            books.fail(op)
+            self.refused(op, session, error)
+            books.fail(op, error=error)
             return
         if op.is_alone:
             for each in books.endings:
                 if each.session is session:
                     each.late = session.end
-        made = dict.fromkeys(op.paths)
-        made.pop(session.name, None)
+        made = dict.fromkeys(session.left_names)
         if session.name is not None and session.content is not None:
             made[session.name] = bytes(session.content)
         books.succeed(op, made)
         if op.is_alone:
             for path in op.paths:
-                books.expect(path)
+                books.expect(op, path)
 
-    def refused(self, op, path, error, mode):
+    def refused(self, op, session, error):
         """An operation has failed: was there any reason?"""
-        books = self.books
+        books, path, mode = self.books, session.path, session.mode[0]
+        word = books.word_for(op, path)
         if books.is_troubled or not self.is_sure(op) or path not in ALWAYS_THERE:
             return
         before = op.prior.get(path, UNKNOWN)
-        is_right = (mode[0] == "x" and before is not None) or (mode[0] == "u" and before is None)
-        if before is not UNKNOWN and not is_right and len(op.paths) == 1:
-            books.violate("refused", f"{mode!r} of {path!r}: {error!r}")
+        is_right = (mode == "x" and before is not None) or (mode == "u" and before is None)
+        if before is UNKNOWN or is_right or len(op.paths) > 1 or session.name is None:
+            return
+        if word == "wrong" or (word == "stale" and mode != "u"):
+            what = "refused" if word == "wrong" else word
+            books.violate(what, f"{mode!r} of {path!r}: {error!r}")
 
     async def save(self, actor, path, count):
         """As editors save: a new file in place of the old one."""
@@ -280,7 +293,7 @@ class Player:
             await self.ask(self.mount.truncate(path, count * CELL_BYTES))
         except ERRORS as exc:
             ending.end = books.tick()
-            books.fail(op, harmless=is_harmless(exc))
+            books.fail(op, harmless=is_harmless(exc), error=exc)
             return
         ending.end = books.tick()
         before, made = op.prior.get(path), {}
@@ -288,7 +301,7 @@ class Player:
             made = {path: before[: count * CELL_BYTES].ljust(count * CELL_BYTES, b"\0")}
             ending.late = ending.end
         books.succeed(op, made)
-        books.expect(path)
+        books.expect(op, path)
 
     # Names.
 
@@ -313,10 +326,10 @@ class Player:
         ending = books.ending(name, path)
         error = await self.change_name(op, [ending], self.mount.unlink(path))
         if error is not None:
-            books.fail(op, harmless=is_harmless(error))
+            books.fail(op, harmless=is_harmless(error), error=error)
             return
         books.succeed(op, {path: None})
-        books.expect(path)
+        books.expect(op, path)
 
     async def rename(self, actor, old, new, replace):
         if touches(old, new):
@@ -327,18 +340,29 @@ class Player:
         call = self.mount.rename(old, new, replace=replace)
         error = await self.change_name(op, changes, call)
         if error is not None:
-            books.fail(op, harmless=is_harmless(error))
+            books.fail(op, harmless=is_harmless(error), error=error)
             return
-        made, before = {old: None}, op.prior.get(old, UNKNOWN)
-        if before is None and self.is_sure(op):
-            books.violate("wrong", f"{name} has renamed {old!r}, which is not there")
-        if before is not UNKNOWN:
-            made[new] = before
-        if not replace and isinstance(op.prior.get(new), bytes) and self.is_sure(op):
-            books.violate("wrong", f"{name} has replaced {new!r} by a rename that must not")
-        books.succeed(op, made)
-        books.expect(old)
-        books.expect(new)
+        if self.is_sure(op):
+            word = books.word_for(op, old)
+            if op.prior.get(old, UNKNOWN) is None and old not in DIRECTORIES and word:
+                books.violate(word, f"{name} has renamed {old!r}, which is not there")
+            word = books.word_for(op, new)
+            if not replace and isinstance(op.prior.get(new), bytes) and word:
+                books.violate(word, f"{name} has replaced {new!r} by a rename that must not")
+        self.moved(op, old, new)
+
+    def moved(self, op, old, new):
+        """What was known of a name, and below it, is known of another one now."""
+        made = {}
+        for path, content in op.prior.items():
+            if path == old or path.startswith(f"{old}/"):
+                made[path] = None
+                made[new + path.removeprefix(old)] = content
+        if old in DIRECTORIES:
+            made.pop(new, None)  # it may have been a directory
+        self.books.succeed(op, made)
+        for path in made:
+            self.books.expect(op, path)
 
     async def rename_directory(self, actor, old, new):
         if touches(old, new):
@@ -348,16 +372,9 @@ class Player:
         move = books.moving(name, old, new)
         error = await self.change_name(op, [move], self.mount.rename(old, new))
         if error is not None:
-            books.fail(op, harmless=is_harmless(error))
+            books.fail(op, harmless=is_harmless(error), error=error)
             return
-        made = {}
-        for path, content in op.prior.items():
-            if touches(path, old) and len(path) >= len(old):
-                made[path] = None
-                made[new + path.removeprefix(old)] = content
-        books.succeed(op, made)
-        for path in made:
-            books.expect(path)
+        self.moved(op, old, new)
 
     async def mkdir(self, actor, path):
         await self.directory(path, self.mount.mkdir(path))

@@ -6,10 +6,12 @@ it was asked for: real threads would end when they like.
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import random
 import secrets
+import signal
 import sys
 import time
 
@@ -83,16 +85,39 @@ def determined(seed, full_disk=None):
         put(trio.to_thread, "run_sync", run_sync)
         put(secrets, "token_hex", token_hex)
         put(time, "time", lambda: EPOCH_UNIX_S + next(ticks) * 1e-3)
-        for name, module in list(sys.modules.items()):
-            if name.startswith("stsfs."):
-                for size, value in SIZES.items():
-                    if hasattr(module, size):
-                        put(module, size, value)
+        for module, name in _holders_of_sizes():
+            put(module, name, SIZES[name])
         if full_disk is not None:
             put(os, "pwrite", _unless(full_disk, os.pwrite))
         run._r.seed(seed)
         random.seed(seed)
         yield rng
+
+
+@functools.cache
+def _holders_of_sizes():
+    modules = [each for name, each in list(sys.modules.items()) if name.startswith("stsfs.")]
+    return [(each, name) for each in modules for name in SIZES if hasattr(each, name)]
+
+
+class Hangs(BaseException):
+    """A history does not end."""
+
+
+@contextlib.contextmanager
+def bounded(cpu_s=2.0):
+    """Raises Hangs inside after so much time of this process: a hundred times what it takes."""
+
+    def stop(_number, _frame):
+        raise Hangs
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, cpu_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _unless(full_disk, write):

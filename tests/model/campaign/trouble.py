@@ -5,7 +5,16 @@ import errno
 from stsfs.errors import AccessDenied, StoreFailure
 
 CHANGES = frozenset(
-    "put begin_upload upload_part copy_part complete_upload abort_upload copy delete".split()
+    [
+        "put",
+        "begin_upload",
+        "upload_part",
+        "copy_part",
+        "complete_upload",
+        "abort_upload",
+        "copy",
+        "delete",
+    ]
 )
 OUTAGES = ("down", "writes-down", "writes-denied", "deletes-denied", "questions-down", "lost")
 QUESTIONS = frozenset(("list_page", "confirm", "traits", "written", "read_range"))

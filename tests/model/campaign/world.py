@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from stsfs.errors import StsfsError, sole
+from stsfs.staging.left import what_is_left
 from stsfs.writer.recovery import recover_at_mount
 from tests.fakes import MemoryStore
 from tests.model.campaign import schedule
@@ -34,6 +35,7 @@ class Life:
     name: str
     scope: trio.CancelScope
     line: Line
+    since: int
     mount: object = None
     is_dead: bool = False
     is_over: bool = False
@@ -125,10 +127,8 @@ class World:
         is_done = False
         while True:
             with trio.CancelScope() as scope:
-                line = Line(
-                    self.store, name, self.trouble, self.rng, self.books.shown[name]
-                )
-                life = self.lives[name] = Life(name, scope, line)
+                line = Line(self.store, name, self.trouble, self.rng, self.books.shown[name])
+                life = self.lives[name] = Life(name, scope, line, self.books.tick())
                 if kills:
                     self.killing.at(kills.popleft().args[0], lambda life=life: self.kill(life))
                 machine = Machine(line, self.roots[name])
@@ -171,6 +171,7 @@ class World:
         if life.is_over or life.is_dead:
             return
         self.kills += 1
+        self.books.note("KILL", life.name)
         life.is_dead = life.line.is_cut = True
         self.books.killed(life.name)
         old = self.roots[life.name]
@@ -184,21 +185,24 @@ class World:
         if life.is_dead:
             return
         pending = {each.path for each in life.mount.writers.pending()}
-        self.books.check_kept([life.name], self.found(life.name), {life.name: pending})
-
-    def found(self, name):
-        """Cells of the records that are left of earlier lives of a mount."""
-        return ()
+        root = self.roots[life.name]
+        self.books.check_kept(
+            life.name, pending, lambda: self.cells_in(what_is_left(root)), life.since
+        )
 
     def check_disks(self, names):
         """Nothing promised is lost while nobody is mounted there."""
         for name in names:
             left = Machine(self.store, self.roots[name]).left_behind()
-            cells = set()
-            for each in left:
-                if getattr(each, "record", None) is not None and hasattr(each, "data_path"):
-                    cells |= self.cells_left(each)
-            self.books.check_kept([name], cells, {})
+            self.books.check_kept(name, (), lambda left=left: self.cells_in(left))
+
+    def cells_in(self, left):
+        """What records and their data have."""
+        found = set()
+        for each in left:
+            if getattr(each, "record", None) is not None and hasattr(each, "data_path"):
+                found |= self.cells_left(each)
+        return found
 
     def cells_left(self, left):
         """What a record and its data are put together to."""
@@ -241,6 +245,10 @@ class World:
                                    f" {shape(stored.data)}")  # fmt: skip
 
 
+def _has(exc, kind):
+    return isinstance(exc, BaseExceptionGroup) and exc.subgroup(kind) is not None
+
+
 def play(kind, seed, history):
     """Play one history under the schedule of a seed; what it violates is in the Result."""
     result = Result()
@@ -260,8 +268,13 @@ def play(kind, seed, history):
     try:
         with schedule.determined(seed, trouble_of if KINDS[kind].full_disk else None) as rng:
             clock = MockClock(autojump_threshold=0)
-            trio.run(main, rng, clock=clock, instruments=[killing])
-    except Exception as exc:  # noqa: BLE001: whatever it is, it is what was looked for
+            with schedule.bounded():
+                trio.run(main, rng, clock=clock, instruments=[killing])
+    except (schedule.Hangs, BaseExceptionGroup) as exc:
+        is_hanging = isinstance(sole(exc), schedule.Hangs) or _has(exc, schedule.Hangs)
+        text = "".join(traceback.format_exception(sole(exc), limit=-4))
+        result.violations.append(Violation("hangs" if is_hanging else "crash", text))
+    except Exception as exc:  # noqa: BLE001 -- whatever it is, it is what was looked for
         text = "".join(traceback.format_exception(sole(exc), limit=-4))
         result.violations.append(Violation("crash", text))
     finally:
