@@ -142,6 +142,7 @@ class Books:
         self.objects = None
         self.shown = {}
         self.violations = []
+        self.changes = []
         self._ticks, self._numbers = itertools.count(1), itertools.count(1)
         self.writes = {}
         self.endings = []
@@ -332,9 +333,10 @@ class Books:
 
     # Changes of the store.
 
-    def changed(self, actor, key, before, after):
+    def changed(self, actor, method, key, before, after):
         """The store has another object at a key, or none."""
-        self.note(f"S3: {actor} changed {key!r} to", shape(after and after.data))
+        self.changes.append((actor, method, key, after and after.etag))
+        self.note(f"S3: {method} of {actor} made {key!r}", shape(after and after.data))
         if key.endswith("/") or (after is None and before is None):
             if after is not None:
                 self._check_hidden(key.rstrip("/"), key, actor)
@@ -355,7 +357,7 @@ class Books:
         self._check_gone(actor, key, gone, after)
         if after is not None:
             if before is not None:
-                self._check_seen(actor, key, before)
+                self._check_seen(actor, method, key, before)
             else:
                 self._check_hidden(key, f"{key}/", actor)
             self.owner[key] = (actor, self.now_s())
@@ -376,8 +378,7 @@ class Books:
                 and each.covers(index)
                 and each.late >= came
                 and _is_other(each, write)
-                and (each.session is write.session is not None
-                     or key in self.places(each.path, each.start))  # fmt: skip
+                and (_is_own(each, write) or key in self.places(each.path, each.start))
                 for each in self.endings
             ):
                 size = None if after is None else len(after.data) // CELL_BYTES
@@ -396,12 +397,12 @@ class Books:
             for move in self.moves
         )
 
-    def _check_seen(self, actor, key, before):
+    def _check_seen(self, actor, method, key, before):
         other, _ = self.owner.get(key, (None, 0.0))
         if actor is None or other == actor or not self.conditions:
             return
         if before.etag not in self.shown[actor][key]:
-            self.violate("unseen", f"{actor} replaced {key!r} of {other or 'another client'}")
+            self.violate("unseen", f"{method} of {actor} replaced {key!r} of {other or 'them'}")
 
     def _check_hidden(self, path, other, actor):
         """path is a file here, or below a prefix; the other kind must not be there as well."""
@@ -528,8 +529,12 @@ class Books:
 
 def _is_other(ending, write):
     """Whether it may end the cells of a write: its own handle only what it wrote before."""
-    own = write.session is not None and ending.session is write.session
-    return not own or ending.start > write.start
+    return not _is_own(ending, write) or ending.start > write.start
+
+
+def _is_own(ending, write):
+    """Whether both are of one handle."""
+    return write.session is not None and ending.session is write.session
 
 
 def shape(data):

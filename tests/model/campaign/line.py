@@ -7,8 +7,8 @@ import trio
 
 from stsfs.errors import StoreFailure
 
-ACTOR = contextvars.ContextVar("actor", default=None)
-"""Who changes the store just now: the name of a mount, or None for another client."""
+ACTOR = contextvars.ContextVar("actor", default=(None, "put"))
+"""Who changes the store just now, and how: a mount, or None for another client; the method."""
 
 DELAYS_S = (0.0,) * 12 + (0.02, 0.4, 2.0)
 
@@ -62,7 +62,7 @@ class Line:
         if self.is_cut or not happens:
             await trio.lowlevel.checkpoint()
             raise StoreFailure("cut") if self.is_cut else error
-        token = ACTOR.set(self.mount)
+        token = ACTOR.set((self.mount, method))
         try:
             result = await request()
         finally:

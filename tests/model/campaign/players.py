@@ -67,7 +67,7 @@ class Player:
 
     async def do(self, step):
         """One step; the errors of the mount are its business."""
-        self.mount = self.life.mount
+        self.mount = self.life.kernel
         await getattr(self, step.op)(step.actor, *step.args)
 
     async def sleep(self, _, seconds):
@@ -156,7 +156,7 @@ class Player:
             content[start : start + len(data)] = data
 
     async def act_fsync(self, op, session, descriptor):
-        await self.ask(self.mount.vfs.fsync(descriptor.number))
+        await self.ask(self.mount.fsync(descriptor))
         self.books.promise(session)
 
     async def act_flush(self, op, session, descriptor):
@@ -178,7 +178,7 @@ class Player:
     async def act_cut(self, op, session, descriptor, count):
         name = session.name or NAMELESS
         ending = self.books.ending(session.mount, name, count, session=session)
-        await self.ask(self.mount.set("", descriptor, size_bytes=count * CELL_BYTES))
+        await self.ask(self.mount.cut(descriptor, count * CELL_BYTES))
         ending.end = self.books.tick()
         if (content := session.content) is not None:
             del content[count * CELL_BYTES :]
