@@ -29,253 +29,18 @@ refused   Without any trouble, and where only its own mount changes a path, an o
           rule forbids succeeds.
 """
 
-import itertools
-import os
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
 from math import inf
 
 from stsfs.errors import AlreadyExists, StagingFailure, StagingFull
-from tests.model.campaign.cells import CELL_BYTES, HOLE, Torn, decode
-
-TRUSTED_S = 1.0
-"""A listing that was begun so long ago may decide a change."""
-
-TRACE = bool(os.environ.get("STSFS_TRACE"))
-"""Whether what happens is printed."""
-
-PATH_LENGTH_MAX = 40
-"""Beyond this a path is only thought of: by renames of a name into itself that overlap."""
+from tests.model.campaign.cells import CELL_BYTES, HOLE, Torn, decode, shape
+from tests.model.campaign.entries import is_other, is_own, touches
+from tests.model.campaign.ledger import TRUSTED_S, Ledger
 
 DISK_ERRORS = (StagingFull, StagingFailure)
 
 
-def touches(one, other):
-    """Whether one path is the other, or lies below it."""
-    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
-
-
-class Violation(Exception):
-    """The program has done what it must not; `what` is the word for it above."""
-
-    def __init__(self, what, text):
-        super().__init__(f"{what}: {text}")
-        self.what = what
-
-
-@dataclass(eq=False)
-class Op:
-    """One operation on some paths, from its beginning to its end."""
-
-    mount: str | None
-    name: str
-    paths: list
-    start: int
-    begun_s: float
-    end: float = inf
-    is_alone: bool = True
-    prior: dict = field(default_factory=dict)
-    """What these paths were known to be when it began."""
-
-    haunted: set = field(default_factory=set)
-    """Mounts that had something left over at these paths."""
-
-    def __repr__(self):
-        alone = "alone" if self.is_alone else ""
-        return f"{self.mount}:{self.name} {self.paths} @{self.start} {alone} {self.haunted or ''}"
-
-
-@dataclass(eq=False)
-class Ending:
-    """What may end cells [first, stop) of a path: here until `end`, in S3 until `late`."""
-
-    mount: str | None
-    path: str
-    first: int
-    stop: float
-    start: int
-    end: float = inf
-    late: float = inf
-    session: object = None
-
-    def covers(self, index):
-        return self.first <= index < self.stop
-
-
-@dataclass(eq=False)
-class Write:
-    """One write through a handle."""
-
-    session: object
-    number: int
-    first: int
-    count: int
-    start: int
-    end: float = inf
-    is_done: bool = False
-    promised: float = inf
-
-
-@dataclass(eq=False)
-class Move:
-    """A rename that has, or may have, happened."""
-
-    mount: str | None
-    old: str
-    new: str
-    start: int
-    end: float = inf
-    is_cut: bool = False
-    """Its mount was killed: another one will finish it, or undo it."""
-
-    @property
-    def is_under_way(self):
-        """Whether somebody waits for its end."""
-        return self.end == inf and not self.is_cut
-
-
-class Books:
-    """Keeps the books of one history. All of it is called by the players, none is a checkpoint."""
-
-    def __init__(self, now_s, *, conditions):
-        self.now_s, self.conditions = now_s, conditions
-        self.objects = None
-        self.shown = {}
-        self.violations = []
-        self.changes = []
-        self._ticks, self._numbers = itertools.count(1), itertools.count(1)
-        self.writes = {}
-        self.endings = []
-        self.moves = []
-        self.running = []
-        self.known = {}
-        self.known_by = {}
-        self.owner = {}
-        self.leftovers = defaultdict(set)
-        self.there = Counter()
-        self.came = {}
-        self.was = {}
-        """When a cell was last at a key."""
-
-        self.sessions = []
-        self.is_troubled = False
-        self.made_s = {}
-        self._decoded = {}
-
-    def tick(self):
-        return next(self._ticks)
-
-    def violate(self, what, text):
-        self.note("VIOLATION", what, text)
-        self.violations.append(Violation(what, text))
-
-    # Operations.
-
-    def begin(self, mount, name, *paths):
-        """An operation on these paths begins."""
-        op = Op(mount, name, [], self.tick(), self.now_s())
-        self.running.append(op)
-        self.extend(op, *paths)
-        self.note("begin", op)
-        return op
-
-    def note(self, what, *details):
-        """For people who look at one history."""
-        if TRACE:
-            print(f"{self.now_s():9.2f}", what, *details)
-
-    def extend(self, op, *paths):
-        """It touches these as well from now on."""
-        for path in paths:
-            if path in op.paths or len(path) > PATH_LENGTH_MAX:
-                continue
-            op.paths.append(path)
-            for other in self.running:
-                if other is not op and any(touches(path, each) for each in other.paths):
-                    op.is_alone = other.is_alone = False
-            for move in self.moves:
-                if move.is_under_way and (path == move.old or path.startswith(f"{move.old}/")):
-                    self.extend(op, move.new + path.removeprefix(move.old))
-            for each in self.known:
-                if touches(each, path):
-                    op.prior.setdefault(each, self.known[each])
-            for each in [one for one in self.known if touches(one, path)]:
-                del self.known[each]
-            for each, mounts in self.leftovers.items():
-                if touches(each, path):
-                    op.haunted |= mounts
-
-    def succeed(self, op, made=None):
-        """It has returned; made: what paths are now, as far as that is certain."""
-        self._end(op)
-        if op.is_alone and not op.haunted - {op.mount}:
-            for path, content in (made or {}).items():
-                for each in [one for one in self.leftovers if one == path]:
-                    self.leftovers.pop(each)
-                self.known[path] = content
-                self.known_by[path] = (op.mount, self.now_s())
-
-    def fail(self, op, *, harmless=False, error=None):
-        """It has failed; harmless: surely without having done anything."""
-        self._end(op)
-        self.note("failed", repr(error), op)
-        if harmless:
-            if op.is_alone and not op.haunted:
-                self.known.update(op.prior)
-        else:
-            for path in op.paths:
-                self.leftovers[path].add(op.mount)
-
-    def _end(self, op):
-        op.end = self.tick()
-        self.note("end", op)
-        if op in self.running:
-            self.running.remove(op)
-
-    def ending(self, mount, path, first=0, stop=inf, session=None):
-        """Something begins that may end cells."""
-        made = Ending(mount, path, first, stop, self.tick(), session=session)
-        self.endings.append(made)
-        return made
-
-    def moving(self, mount, old, new):
-        """A rename begins."""
-        made = Move(mount, old, new, self.tick())
-        self.moves.append(made)
-        for other in list(self.running):  # who has it open goes on with it under the new name
-            for path in [one for one in other.paths if one == old or one.startswith(f"{old}/")]:
-                self.extend(other, new + path.removeprefix(old))
-        return made
-
-    # Writes and promises.
-
-    def write(self, session, first, count):
-        """A write begins; its `number` is what its cells are made with."""
-        made = Write(session, next(self._numbers), first, count, self.tick())
-        self.note("write", made.number, first, count, session)
-        self.writes[made.number] = made
-        return made
-
-    def promise(self, session):
-        """What was written through a handle must not be lost from now on."""
-        now = self.tick()
-        for each in session.writes:
-            if each.is_done:
-                each.promised = min(each.promised, now)
-
-    def places(self, path, start):
-        """Where a file that was at path may be, if that was not before `start`."""
-        found = {path}
-        for move in self.moves:
-            if move.end >= start:
-                for each in list(found):
-                    if each == move.old or each.startswith(f"{move.old}/"):
-                        found.add(move.new + each.removeprefix(move.old))
-        return found
-
-    def session_places(self, session):
-        """Where the file of a handle may be."""
-        return self.places(session.path, session.start)
+class Books(Ledger):
+    """Judges what the ledger is told of. All of it is called by the players, none a checkpoint."""
 
     # Content.
 
@@ -377,8 +142,8 @@ class Books:
                 each.mount == actor
                 and each.covers(index)
                 and each.late >= came
-                and _is_other(each, write)
-                and (_is_own(each, write) or key in self.places(each.path, each.start))
+                and is_other(each, write)
+                and (is_own(each, write) or key in self.places(each.path, each.start))
                 for each in self.endings
             ):
                 size = None if after is None else len(after.data) // CELL_BYTES
@@ -442,16 +207,6 @@ class Books:
             if self.known[key] != data:
                 self.violate("wrong", f"{key!r} was changed by {actor} when nobody did anything")
 
-    def word_for(self, op, path):
-        """What it is called when an operation does not know how a path was before it.
-
-        None where it need not know yet.
-        """
-        mount, since_s = self.known_by.get(path, (None, 0.0))
-        if mount == op.mount:
-            return "wrong"
-        return "stale" if op.begun_s > since_s + TRUSTED_S else None
-
     def expect(self, op, path):
         """After an operation that was alone: S3 has what is known."""
         if path not in self.known or self.leftovers.get(path):
@@ -493,7 +248,7 @@ class Books:
                     and (each.path in places or each.session is session)
                     and each.covers(index)
                     and each.end >= session.start
-                    and _is_other(each, write)
+                    and is_other(each, write)
                     for each in self.endings
                 ):
                     continue
@@ -506,51 +261,6 @@ class Books:
                     self.violate("unlisted", f"write {write.number} of {session} waits on the disk,"
                                  " and no status shows it")  # fmt: skip
                     return
-
-    def killed(self, mount):
-        """A mount has been killed: what was under way may be finished by the next one, or not."""
-        for op in [each for each in self.running if each.mount == mount]:
-            self._end(op)
-            for path in op.paths:
-                self.leftovers[path].add(f"{mount}!")
-        for move in self.moves:
-            move.is_cut |= move.mount == mount and move.end == inf
-        for path in [one for one, mounts in self.leftovers.items() if mount in mounts]:
-            self.leftovers[path].add(f"{mount}!")  # and no later operation knows of it
-        now = self.tick()
-        for each in (*self.endings, *self.sessions):
-            if each.mount == mount and each.end == inf:
-                each.end = now
-
-    def left(self, path):
-        """Whether something may be left over there."""
-        return any(mounts for each, mounts in self.leftovers.items() if touches(each, path))
-
-
-def _is_other(ending, write):
-    """Whether it may end the cells of a write: its own handle only what it wrote before."""
-    return not _is_own(ending, write) or ending.start > write.start
-
-
-def _is_own(ending, write):
-    """Whether both are of one handle."""
-    return write.session is not None and ending.session is write.session
-
-
-def shape(data):
-    """A content in few words."""
-    if data is None:
-        return "nothing"
-    runs = []
-    try:
-        for number in decode(data):
-            if runs and runs[-1][0] == number:
-                runs[-1][1] += 1
-            else:
-                runs.append([number, 1])
-    except Torn as exc:
-        return f"[{exc}]"
-    return "[" + " ".join(f"{number}*{count}" for number, count in runs) + "]"
 
 
 def is_of_disk(error):

@@ -41,3 +41,19 @@ def decode(data):
         if at != index or check != check_value(write, index):
             raise Torn(f"cell {index} has the bytes of write {write} at {at}")
     return writes
+
+
+def shape(data):
+    """A content in few words."""
+    if data is None:
+        return "nothing"
+    runs = []
+    try:
+        for number in decode(data):
+            if runs and runs[-1][0] == number:
+                runs[-1][1] += 1
+            else:
+                runs.append([number, 1])
+    except Torn as exc:
+        return f"[{exc}]"
+    return "[" + " ".join(f"{number}*{count}" for number, count in runs) + "]"

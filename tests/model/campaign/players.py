@@ -5,8 +5,9 @@ import os
 import trio
 
 from stsfs.errors import StsfsError
-from tests.model.campaign.books import is_harmless, is_of_disk, shape, touches
-from tests.model.campaign.cells import CELL_BYTES, encode
+from tests.model.campaign.books import is_harmless, is_of_disk
+from tests.model.campaign.cells import CELL_BYTES, encode, shape
+from tests.model.campaign.entries import touches
 from tests.model.campaign.history import DIRECTORIES
 
 CUT = os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -386,34 +387,3 @@ class Player:
         op = self.books.begin(self.life.name, "directory", path)
         await self.change_name(op, [], call)
         self.books.fail(op, harmless=True)
-
-
-class Other:
-    """Another client, which needs no mount."""
-
-    def __init__(self, store, books):
-        self.store, self.books = store, books
-
-    async def do(self, step):
-        if step.op == "sleep":
-            await trio.sleep(*step.args)
-            return
-        await trio.lowlevel.checkpoint()
-        getattr(self, step.op)(*step.args)
-
-    def put(self, path, count):
-        books = self.books
-        op, ending = books.begin(None, "put", path), books.ending(None, path)
-        made = books.write(None, 0, count)
-        made.promised, made.is_done = made.start, True
-        data = encode(made.number, 0, count)
-        self.store.put(path, data)
-        made.end = ending.end = ending.late = books.tick()
-        books.succeed(op, {path: data})
-
-    def delete(self, path):
-        books = self.books
-        op, ending = books.begin(None, "delete", path), books.ending(None, path)
-        self.store.delete(path)
-        ending.end = ending.late = books.tick()
-        books.succeed(op, {path: None})

@@ -16,12 +16,14 @@ from stsfs.staging.left import what_is_left
 from stsfs.writer.recovery import recover_at_mount
 from tests.fakes import MemoryStore
 from tests.model.campaign import schedule
-from tests.model.campaign.books import Books, Violation, shape
-from tests.model.campaign.cells import HOLE, Torn, decode
+from tests.model.campaign.books import Books
+from tests.model.campaign.cells import HOLE, Torn, decode, shape
+from tests.model.campaign.entries import Violation
 from tests.model.campaign.history import BEFORE, KINDS
 from tests.model.campaign.kernel import Kernel
 from tests.model.campaign.line import ACTOR, Line, Objects, nothing_shown
-from tests.model.campaign.players import Dead, Other, Player
+from tests.model.campaign.other import Other
+from tests.model.campaign.players import Dead, Player
 from tests.model.campaign.trouble import Trouble
 from tests.writing_vfs.machine import Machine
 
@@ -68,6 +70,8 @@ class World:
         self.store.writer.part_bytes_min = schedule.PART_BYTES_MIN
         if not self.kind.conditions:
             self.store.writer._expect = lambda key, expected: None
+        if hasattr(self.store.writer, "refuses_part_copies"):
+            self.store.writer.refuses_part_copies = rng.random() < 0.2
         self.store.objects = Objects(self.changed)
         self.books.objects = self.store.objects
         self.steps = {}
