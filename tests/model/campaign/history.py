@@ -66,7 +66,9 @@ class _Maker:
             steps += [self.other() for _ in range(rng.randint(1, 4))]
         if kind.kills:
             for _ in range(rng.randint(1, 3)):
-                steps.append(Step("A!", "kill", (int(rng.expovariate(1 / 150)) + 1,)))
+                steps.append(
+                    Step(rng.choice("AAB") + "!", "kill", (int(rng.expovariate(1 / 150)) + 1,))
+                )
         if kind.outages or (kind.kills and rng.random() < 0.3):
             for _ in range(rng.randint(1, 3)):
                 steps.append(Step("weather", "calm", (rng.choice((0.0, 0.1, 2.0, 10.0)),)))

@@ -74,6 +74,7 @@ class World:
             self.store.writer.refuses_part_copies = rng.random() < 0.2
         self.store.objects = Objects(self.changed)
         self.books.objects = self.store.objects
+        self.options = {"fsync_publishes": rng.random() < 0.15}
         self.steps = {}
         for step in history:
             self.steps.setdefault(step.actor, deque()).append(step)
@@ -141,7 +142,7 @@ class World:
                 life = self.lives[name] = Life(name, scope, line, self.books.tick())
                 if kills:
                     self.killing.at(kills.popleft().args[0], lambda life=life: self.kill(life))
-                machine = Machine(line, self.roots[name])
+                machine = Machine(line, self.roots[name], options=self.options)
                 async with self.mounted(life, machine) as life.mount:
                     life.kernel = Kernel(life.mount)
                     await recover_at_mount(life.mount.writers, life.mount.mover)
@@ -167,6 +168,12 @@ class World:
         except Exception:
             if not life.is_dead:
                 raise
+        except BaseExceptionGroup as exc:
+            rest = exc.split(Exception)[1]
+            if not life.is_dead:
+                raise
+            if rest is not None:
+                raise rest from None
 
     async def player(self, life, steps):
         player = Player(life, self.books)
