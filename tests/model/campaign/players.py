@@ -229,6 +229,7 @@ class Player:
                 if each.session is session:
                     each.late = session.end
         made = dict.fromkeys(session.left_names)
+        made.pop(session.name, None)  # it has come back
         if session.name is not None and session.content is not None:
             made[session.name] = bytes(session.content)
         books.succeed(op, made)
