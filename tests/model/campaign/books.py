@@ -36,6 +36,9 @@ from tests.model.campaign.cells import CELL_BYTES, HOLE, Torn, decode, shape
 from tests.model.campaign.entries import is_other, is_own, touches
 from tests.model.campaign.ledger import TRUSTED_S, Ledger
 
+OWN_NAMES = ".stsfs"
+"""How the names of objects begin that the program makes for itself."""
+
 DISK_ERRORS = (StagingFull, StagingFailure)
 
 
@@ -89,9 +92,9 @@ class Books(Ledger):
     def _may_be_covered(self, write, index):
         places = self.session_places(write.session)
         return any(
-            (each.path in places or each.session is write.session)
-            and each.covers(index)
+            each.covers(index)
             and each.end >= write.start
+            and (each.session is write.session or not places.isdisjoint(self.reach(each)))
             for each in self.endings
             if each.start != write.start
         )
@@ -102,6 +105,8 @@ class Books(Ledger):
         """The store has another object at a key, or none."""
         self.changes.append((actor, method, key, after and after.etag))
         self.note(f"S3: {method} of {actor} made {key!r}", shape(after and after.data))
+        if key.rpartition("/")[2].startswith(OWN_NAMES):
+            return
         if key.endswith("/") or (after is None and before is None):
             if after is not None:
                 self._check_hidden(key.rstrip("/"), key, actor)
@@ -143,7 +148,7 @@ class Books(Ledger):
                 and each.covers(index)
                 and each.late >= came
                 and is_other(each, write)
-                and (is_own(each, write) or key in self.places(each.path, each.start))
+                and (is_own(each, write) or key in self.reach(each))
                 for each in self.endings
             ):
                 size = None if after is None else len(after.data) // CELL_BYTES
@@ -245,10 +250,10 @@ class Books(Ledger):
                     break
                 if any(
                     each.mount == mount
-                    and (each.path in places or each.session is session)
                     and each.covers(index)
                     and each.end >= session.start
                     and is_other(each, write)
+                    and (each.session is session or not places.isdisjoint(self.reach(each)))
                     for each in self.endings
                 ):
                     continue

@@ -29,6 +29,7 @@ REPAIRED = ()
 _SAVE = "a rename replaces an object that its mount has not been shown"
 _FULL = "a close after ENOSPC publishes the stump"
 _UNLINK = "an unlink that fails leaves a detached file behind, which takes the next writes"
+_DENIED = "after an unlink that was denied a file that S3 has cannot be read any more"
 _HIDDEN = "a conflict of the last close, or of a retry, is in no status"
 _ABSENT = "a remembered absence decides a change"
 _LATE = "after a rename whose answer was lost the mount shows what it has replaced for ever"
@@ -78,6 +79,15 @@ OPEN = (
         Step("A2", "session", ("c", "w", ())),
         Step("weather", "calm", (2.0,)),
         Step("weather", "outage", ("A", "down", 0.3)),
+    )),
+    Found("kills", 11398, "wrong", _DENIED, (
+        Step("A1", "session", ("d/s/a", "w", (("cut", 2),))),
+        Step("A2", "session", ("b", "xd", (("write", 5), ("put", 1, 3)))),
+        Step("A2", "rename", ("c", "d/s/a", True)),
+        Step("A2", "session", ("b", "w", ())),
+        Step("A2", "unlink", ("d/s/a",)),
+        Step("weather", "calm", (0.1,)),
+        Step("weather", "outage", ("A", "deletes-denied", 8.0)),
     )),
     Found("one-mount", 3310, "unlisted", _HIDDEN, (
         Step("A3", "session", ("d/s/a", "w",

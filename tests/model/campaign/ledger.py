@@ -156,6 +156,14 @@ class Ledger:
                         found.add(move.new + each.removeprefix(move.old))
         return found
 
+    def reach(self, ending):
+        """Where what it may end can be."""
+        session = ending.session
+        if not self.moves:
+            return {ending.path}
+        found = self.places(ending.path, ending.start)
+        return found if session is None else found | self.session_places(session)
+
     def session_places(self, session):
         """Where the file of a handle may be."""
         return self.places(session.path, session.start)
