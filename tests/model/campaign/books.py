@@ -109,7 +109,7 @@ class Books(Ledger):
             return
         if key.endswith("/") or (after is None and before is None):
             if after is not None:
-                self._check_hidden(key.rstrip("/"), key, actor)
+                self._check_hidden(key, actor)
             return
         old = set(self.cells(before.data, key)) if before is not None else set()
         new = set(self.cells(after.data, key)) if after is not None else set()
@@ -129,7 +129,7 @@ class Books(Ledger):
             if before is not None:
                 self._check_seen(actor, method, key, before)
             else:
-                self._check_hidden(key, f"{key}/", actor)
+                self._check_hidden(key, actor)
             self.owner[key] = (actor, self.now_s())
             if actor is not None:
                 self._check_stump(actor, key, after)
@@ -174,24 +174,23 @@ class Books(Ledger):
         if before.etag not in self.shown[actor][key]:
             self.violate("unseen", f"{method} of {actor} replaced {key!r} of {other or 'them'}")
 
-    def _check_hidden(self, path, other, actor):
-        """path is a file here, or below a prefix; the other kind must not be there as well."""
-        is_both = path in self.objects and any(each.startswith(f"{path}/") for each in self.objects)
-        made_s = self.made_s.setdefault((path, other), self.now_s())
-        if is_both and actor is not None:
-            begun_s = max(
-                (
-                    each.begun_s
-                    for each in self.running
-                    if any(touches(path, p) for p in each.paths)
-                ),
-                default=-inf,
-            )
-            earlier_s = min(
-                (when for (each, _), when in self.made_s.items() if each == path), default=made_s
-            )
-            if begun_s > earlier_s + TRUSTED_S:
-                self.violate("hidden", f"{path!r} is a file and a directory")
+    def _check_hidden(self, key, actor):
+        """A key is made: whatever hides it, or is hidden by it, must have been made just now."""
+        self.born_s[key] = self.now_s()
+        name = key.rstrip("/")
+        ways = [name[:at] for at, each in enumerate(name) if each == "/"]
+        if key.endswith("/"):
+            others = {name, *ways}
+        else:
+            others = {*ways, *(each for each in self.objects if each.startswith(f"{name}/"))}
+        here = [self.born_s[each] for each in others if each in self.objects]
+        begun_s = [
+            op.begun_s
+            for op in self.running
+            if op.mount == actor and any(touches(name, path) for path in op.paths)
+        ]
+        if here and begun_s and actor and min(begun_s) > min(here) + TRUSTED_S:
+            self.violate("hidden", f"{key!r} makes a file and a directory of one name")
 
     def _check_stump(self, actor, key, after):
         for session in self.sessions:
@@ -223,6 +222,7 @@ class Books(Ledger):
                 self.owner.get(path, (op.mount, 0.0)) if data is not None else (op.mount, 0)
             )
             if by != op.mount and op.begun_s <= since_s + TRUSTED_S:
+                del self.known[path]
                 return
             what = "wrong" if by == op.mount else "stale"
             self.violate(what, f"S3 has {shape(data)} at {path!r}, not {shape(self.known[path])}")

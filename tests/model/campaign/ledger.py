@@ -42,7 +42,7 @@ class Ledger:
 
         self.sessions = []
         self.is_troubled = False
-        self.made_s = {}
+        self.born_s = {}
         self._decoded = {}
 
     def tick(self):
