@@ -105,8 +105,8 @@ class Hangs(BaseException):
 
 
 @contextlib.contextmanager
-def bounded(cpu_s=2.0):
-    """Raises Hangs inside after so much time of this process: a hundred times what it takes."""
+def bounded(cpu_s=6.0):
+    """Raises Hangs inside after so much time of this process: for loops that never wait."""
 
     def stop(_number, _frame):
         raise Hangs
