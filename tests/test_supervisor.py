@@ -1,17 +1,8 @@
 """A bug in a background task ends what it worked on, and nothing else."""
 
-import pytest
 import trio
 
-from stsfs import supervisor
 from stsfs.supervisor import TaskPool, contained, kept_running
-
-
-@pytest.fixture
-def bugs(monkeypatch):
-    fresh = supervisor.BugLog()
-    monkeypatch.setattr(supervisor, "BUGS", fresh)
-    return fresh
 
 
 async def fail(text="wrong"):

@@ -11,7 +11,7 @@ from stsfs.store.http_connection import Connection, Head
 from stsfs.store.list_page import ListPageParser
 from stsfs.store.look import is_gone
 from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion, RangeSink
-from stsfs.store.paging import check_page, filled
+from stsfs.store.paging import check_page, filled, object_at
 from stsfs.store.range_transfer import Confirmation, RangeTransfer
 from stsfs.store.retry import Trouble
 from stsfs.store.s3_writer import S3Writer
@@ -164,7 +164,5 @@ class S3Store:
             raise StoreFailure(answered.sentence, remedy=_NO_BUCKET_REMEDY) from answered
 
     async def _listed(self, key: str) -> ListedObject | None:
-        """The object of a key as it is now: it is the first of all keys that begin so."""
-        page = await self.list_page(key, keys_max=1, delimiter="")
-        found = page.objects[0] if page.objects else None
-        return found if found is not None and found.key == key else None
+        """The object of a key as it is now."""
+        return await object_at(self, key)
