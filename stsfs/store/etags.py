@@ -8,6 +8,11 @@ from stsfs.values import header, one_line
 _NORMAL = re.compile(r'"[!#-~]{1,256}"')
 
 
+def normal_etags(texts: list[str]) -> list[str]:
+    """`normal_etag` of each; little work where all of them are normal, as on most pages."""
+    return texts if all(map(_NORMAL.fullmatch, texts)) else [normal_etag(each) for each in texts]
+
+
 def normal_etag(text: str) -> str:
     """The ETag in quotes, without the mark of a weak one; empty where there is none.
 
@@ -15,8 +20,6 @@ def normal_etag(text: str) -> str:
     is the same object all the same, because ranges of it are never compressed. Raises StoreFailure
     for what can be no header.
     """
-    if _NORMAL.fullmatch(text):  # of a thousand rows of a page, nearly all
-        return text
     bare = text.strip(" \t\r\n").removeprefix("W/").strip('"')
     try:
         header(bare)

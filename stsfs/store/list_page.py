@@ -12,7 +12,7 @@ import trio
 from lxml import etree
 
 from stsfs.errors import StoreFailure
-from stsfs.store.etags import normal_etag
+from stsfs.store.etags import normal_etags
 from stsfs.store.object_store import ListedObject, ListPage
 from stsfs.values import UNIX_S_MAX, UNIX_S_MIN, header, one_line, size_bytes
 
@@ -29,6 +29,9 @@ ROWS_MAX = 10_000
 MARKS_MAX = 30 * ROWS_MAX
 """Of one page: characters that begin an element, an attribute or a reference, for each of which the
 parser takes a hundred bytes and more. A row has about 25."""
+
+UNCOUNTED_BYTES = 512 * 1024
+"""Of one page: so short a beginning cannot take much memory, and most pages are no longer."""
 
 _MARKS = (b"<", b"&", b'"', b"'")
 
@@ -49,7 +52,8 @@ class ListPageParser:
         self._fed_bytes += len(data)
         if self._fed_bytes > PAGE_BYTES_MAX:
             raise StoreFailure(f"A page of the listing has more than {PAGE_BYTES_MAX} bytes.")
-        self._marks += sum(map(data.count, _MARKS))
+        if self._fed_bytes > UNCOUNTED_BYTES:
+            self._marks += sum(map(data.count, _MARKS))
         if self._marks > MARKS_MAX:
             raise StoreFailure("A page of the listing has more XML elements than any page needs.")
         try:
@@ -117,12 +121,13 @@ def _slice(
         unix_s = {text: _unix_s(text) for text in set(times)}
         for storage_class in set(classes):
             header(storage_class)
+        sizes_bytes = list(map(int, sizes))
+        size_bytes(min(sizes_bytes))
+        size_bytes(max(sizes_bytes))
         return [
-            ListedObject(
-                decode(key), normal_etag(etag), size_bytes(int(size)), unix_s[time], storage_class
-            )
+            ListedObject(decode(key), etag, size, unix_s[time], storage_class)
             for key, etag, size, time, storage_class in zip(
-                keys, etags, sizes, times, classes, strict=True
+                keys, normal_etags(etags), sizes_bytes, times, classes, strict=True
             )
         ]
     except (ValueError, OverflowError, OSError) as exc:
@@ -134,5 +139,7 @@ def _slice(
 def _unix_s(text: str) -> float:
     """Times without a zone are UTC, as S3's are. Some servers write the year 1 for none."""
     time = datetime.fromisoformat(text)
-    unix_s = time.replace(tzinfo=time.tzinfo or UTC).timestamp()
-    return min(max(unix_s, UNIX_S_MIN), UNIX_S_MAX)
+    unix_s = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    if UNIX_S_MIN <= unix_s <= UNIX_S_MAX:
+        return unix_s
+    return UNIX_S_MIN if unix_s < 0 else UNIX_S_MAX
