@@ -242,7 +242,9 @@ async def test_an_open_that_meets_our_own_publication_sees_the_file(mount, store
         nursery.start_soon(second)
         await hold.reached()
         await mount.write(first, b"first!", 0)
-        await mount.close(first)
+        await mount.flush(first)
         hold.let_go()
+    assert await mount.get("f") == b"second"
+    await mount.release(first)
     assert data(store, "f") == b"second"
     assert await mount.get("f") == b"second"
