@@ -169,6 +169,9 @@ class MemoryWriter:
         self.copies_parts = self.honours_conditions = True
         self.refuses_part_copies = False
         self._store = store
+        self.names_copies_anew = False
+        """The ETag of a copy is not that of its source."""
+
         self._begun = 0
 
     async def put(self, key, body, traits, *, expected, write_id):
@@ -227,7 +230,8 @@ class MemoryWriter:
             found = self._source(source)
             self._expect(key, expected)
             traits = Traits(found.traits.metadata, found.traits.content_type, storage_class)
-            etag = f'"{_md5(found.data).hex()}"'
+            mark = "copy-" if self.names_copies_anew else ""
+            etag = f'"{mark}{_md5(found.data).hex()}"'
             return self._make(key, Stored(found.data, etag, "", traits, found.write_id), None)
 
         if source.size_bytes <= self.copy_bytes_max:
@@ -261,6 +265,17 @@ class MemoryWriter:
             return self._store.objects[key].etag if self._ours(key, write_id) else None
 
         return await self._change("written", key, look)
+
+    async def copied(self, source, key):
+        def look():
+            found, stored = self._store.objects.get(key), self._store.objects.get(source.key)
+            if found is None or stored is None or stored.etag != source.etag:
+                return None
+            is_same = found.etag == stored.etag
+            is_same |= bool(stored.write_id) and found.write_id == stored.write_id
+            return found.etag if is_same else None
+
+        return await self._change("copied", key, look)
 
     async def _change(self, method, key, change):
         self._store.calls[method] += 1

@@ -207,6 +207,21 @@ async def test_a_tree_whose_move_is_killed_is_put_right_at_the_next_mount(
     assert (await scene.recovered()).moves == []
 
 
+@pytest.mark.parametrize("step", range(len(TREE)))
+async def test_copies_with_etags_of_their_own_are_removed_when_a_killed_move_is_undone(scene, step):
+    put_tree(scene)
+    for key, found in scene.store.objects.items():
+        scene.store.objects[key] = replace(found, write_id=f"id of {key}")
+    scene.store.writer.names_copies_anew = True
+    scene.script("copy", *[None] * step, Fault(Killed(), happened=True, delay_s=0.01))
+    with killed():
+        await scene.move_tree()
+    scene.store.put("base/b/theirs", b"1")
+    recovery = await scene.recovered()
+    assert scene.names() == TREE | {"base/b/theirs": b"1"}
+    assert "undone" in recovery.moves[0]
+
+
 @pytest.mark.parametrize("method", ["copy", "delete"])
 @pytest.mark.parametrize("happened", [False, True])
 async def test_a_file_whose_move_is_killed_has_one_name_at_the_next_mount(scene, method, happened):

@@ -159,8 +159,14 @@ class _Mount:
         vfs, refusals, deadline_s = self._vfs, self._refusals, self._config.deadline_s
         xattrs = self._make_xattrs() if self._config.xattrs else None
         if isinstance(vfs, WritingVfs):
-            return WriteOperations(vfs, refusals, appearance, deadline_s=deadline_s, xattrs=xattrs)
+            return WriteOperations(
+                vfs, refusals, appearance, deadline_s=deadline_s, xattrs=xattrs,
+                forget_pages=self._forget_pages,
+            )  # fmt: skip
         return Operations(vfs, refusals, appearance, deadline_s=deadline_s, xattrs=xattrs)
+
+    async def _forget_pages(self, inode: int) -> None:
+        await self._kernel.forget((), (inode,))
 
     def _make_xattrs(self) -> Xattrs:
         origins = {

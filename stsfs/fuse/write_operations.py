@@ -4,8 +4,8 @@ Setting extended attributes stays ENOSYS, as in `Operations`: the kernel says EN
 asks no more. An access list is set by the same request.
 """
 
-import contextlib
 import stat
+from collections.abc import Awaitable, Callable
 
 import pyfuse3
 import trio
@@ -37,9 +37,12 @@ class WriteOperations(Operations):
         *,
         deadline_s: float,
         xattrs: Xattrs | None = None,
+        forget_pages: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
+        """forget_pages makes the kernel drop what it has cached of an inode."""
         super().__init__(vfs, refusals, appearance, deadline_s=deadline_s, xattrs=xattrs)
         self._writing = vfs
+        self._forget_pages = forget_pages
         self._ends = TaskPool("released files")
         self._ending: set[trio.Event] = set()
         self._file_mode = stat.S_IFREG | (0o666 & ~appearance.umask)
@@ -88,8 +91,11 @@ class WriteOperations(Operations):
     async def _end(self, fh: int, ended: trio.Event) -> None:
         """The end of a file handle. A failure is logged, and remembered."""
         try:
-            with contextlib.suppress(pyfuse3.FUSEError):
-                await self.close(fh)
+            await self.close(fh)
+        except pyfuse3.FUSEError:
+            # Pages that a mapping has changed, and that could not be written, are nowhere else.
+            if self._forget_pages is not None:
+                await self._forget_pages(self._writing.inode_of(fh))
         finally:
             with unfailing("the release of a file"):
                 self._writing.release(fh)

@@ -219,3 +219,9 @@ class ObjectWriter(Protocol):
 
         For a change that may have happened although it failed, once it cannot be repeated.
         """
+
+    async def copied(self, source: ObjectVersion, key: str) -> str | None:
+        """The ETag of what is at key, if it is a copy of exactly this version; else None.
+
+        Where copies have ETags of their own, only a source that stsfs has made is recognised.
+        """

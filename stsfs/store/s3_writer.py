@@ -196,7 +196,7 @@ class S3Writer:
         except WriteConflict:
             if expected is None:
                 raise
-            found = await self._copied_before(change) if change.tries_before else None
+            found = await self.copied(source, key) if change.tries_before else None
             if found is None:
                 await change.look_at_target(expected.etag)  # else it is the source
                 raise
@@ -238,6 +238,17 @@ class S3Writer:
         except (StaleVersion, AccessDenied):
             return None
         return stored.etag if stored.write_id == write_id else None
+
+    async def copied(self, source: ObjectVersion, key: str) -> str | None:
+        """See ObjectWriter. A copy takes along what is stored beside the bytes."""
+        try:
+            found = await self._stored(key)
+            if found.etag == source.etag:
+                return found.etag
+            stored = await self._stored(source.key, source)
+        except (StaleVersion, AccessDenied):
+            return None
+        return found.etag if stored.write_id and found.write_id == stored.write_id else None
 
     def change(
         self, kind: str, method: str, key: str, right: str, query: Mapping[str, str] | None = None
@@ -285,21 +296,6 @@ class S3Writer:
         """Until another client that had looked before the change has most likely made its own."""
         taken_s = trio.current_time() - change.looked_at_s
         await trio.sleep(min(RECHECK_S_MAX, max(RECHECK_S_MIN, 2 * taken_s)))
-
-    async def _copied_before(self, change: Change) -> str | None:
-        """The ETag of what is at the target, if an earlier try of this copy has made it.
-
-        A copy takes along what is stored beside the bytes, the id of a change included.
-        """
-        assert change.source is not None
-        try:
-            found = await self._stored(change.key)
-            if found.etag == change.source.etag:
-                return found.etag
-            source = await self._stored(change.source.key, change.source)
-        except (StaleVersion, AccessDenied):
-            return None
-        return found.etag if source.write_id and found.write_id == source.write_id else None
 
     async def _stored(self, key: str, version: ObjectVersion | None = None) -> Stored:
         """What is stored with an object as it is now, or with this version of it.

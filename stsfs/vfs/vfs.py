@@ -114,6 +114,10 @@ class Vfs:
         except StaleVersion:
             return f"inode {inode}"
 
+    def inode_of(self, handle: int) -> int:
+        """The inode of an open file."""
+        return self._files[handle].file.inode
+
     def handle_path(self, handle: int) -> str:
         """The path of an open handle, for messages; never fails."""
         if (file := self._files.get(handle)) is not None:

@@ -275,9 +275,8 @@ class DirtyFile:
         """Return when S3 has the content as it is now, or a newer one of ours; None: no name.
 
         Raises what ObjectWriter raises, AlreadyExists for a file that was made with O_EXCL, and
-        StagingFull or StagingFailure where a write has failed and was not repaired. An attempt is
-        not broken off when the caller is cancelled. After a conflict the bytes are for
-        `stsfs recover`, also those that were written since.
+        StagingFull or StagingFailure where a write has failed and was not repaired. An attempt goes
+        on when the caller is cancelled. After a conflict all bytes are for `stsfs recover`.
         """
         if self._state is DirtyState.CONFLICT:
             await self.keep()
@@ -369,6 +368,8 @@ class DirtyFile:
                 await self.publish()
             except StsfsError as exc:
                 self.error = self.error or exc
+                with logged("%r has no record", self.path):
+                    await self.keep()
         return await self._end_if_unused()
 
     async def retry(self) -> None:
@@ -538,7 +539,7 @@ class DirtyFile:
             self._attempt.changes = changes
 
     def raise_if_torn(self) -> None:
-        """Nothing is published that lacks bytes of a write, unless a later write brings them."""
+        """Nothing is published that lacks bytes of a write."""
         self._editor.torn.check(self.path)
 
     async def _attempt_failed(self, attempt: Attempt, exc: StsfsError) -> StsfsError:

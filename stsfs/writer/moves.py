@@ -94,6 +94,8 @@ class Mover:
         sources = await self._listed(_common_prefix([each.source_key for each in objects]))
         targets = await self._listed(_common_prefix([each.target_key for each in objects]))
         copies = _copies(record, targets)
+        unknown = [each for each in objects if each.target_key in targets.keys() - copies.keys()]
+        copies |= await self._recognised(unknown, targets)
         if record.state == "deleting" or (len(objects) == 1 and copies):
             # The copies were all there. Where one was removed or replaced since, by somebody who
             # saw both names, its source is all there is of those bytes.
@@ -107,8 +109,28 @@ class Mover:
             whole = [each for each in objects if _is_there(each.source_key, each.etag, sources)]
             await self._delete_copies(whole, copies)
             done = "undone"
+            if stay := len(targets.keys() & {each.target_key for each in objects} - copies.keys()):
+                done += f"; {stay} objects stay at the new place, which may be another client's"
         await trio.to_thread.run_sync(journal.discard)
         return f"The rename of {record.path!r} to {record.new_path!r} was {done}."
+
+    async def _recognised(
+        self, objects: Sequence[MovedObject], targets: Mapping[str, ListedObject]
+    ) -> dict[str, str]:
+        """ETags of copies whose answers were lost, and that are not the ETags of their sources."""
+        found: dict[str, str] = {}
+
+        async def look(each: MovedObject) -> None:
+            if targets[each.target_key].size_bytes == each.size_bytes:
+                source = ObjectVersion(
+                    self._location.location_id, each.source_key, each.etag, each.size_bytes
+                )
+                etag = await self._writer.copied(source, each.target_key)
+                if etag is not None:
+                    found[each.target_key] = etag
+
+        await work_off((partial(look, each) for each in objects), at_once=self._copies_max)
+        return found
 
     async def _move(
         self,

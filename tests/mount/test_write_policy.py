@@ -28,7 +28,7 @@ from tests.mount.crash_stage import (
     write,
 )
 from tests.mount.entity_folder import entity_folder
-from tests.mount.writing_stage import RENAME_EXCHANGE, rename2
+from tests.mount.writing_stage import RENAME_EXCHANGE, python, rename2
 
 pytestmark = pytest.mark.mount
 
@@ -183,6 +183,19 @@ def test_a_role_that_may_not_put_gets_eacces_and_the_bytes_are_kept(host, folder
     assert pending_uploads(folder) == []
 
 
+MAP_AND_CHANGE = """
+import errno, mmap, os, sys
+descriptor = os.open(sys.argv[1], os.O_RDWR)
+with mmap.mmap(descriptor, 0) as mapped:
+    for start in range(0, len(mapped), 1 << 20):
+        mapped[start : start + (1 << 20)] = b"Z" * (1 << 20)
+try:
+    os.close(descriptor)
+except OSError as exc:
+    print(errno.errorcode[exc.errno])
+"""
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of its own, which can be filled."""
@@ -243,6 +256,20 @@ def test_a_file_that_the_disk_had_no_room_for_does_not_replace_the_object(
     write(live / "f", b"a later one")  # which repairs it
     assert objects(folder) == {"f": b"a later one"}
     unmounted(live)
+
+
+def test_pages_of_a_mapping_that_could_not_be_written_are_not_shown(
+    host, folder, stage, mount, small_disk
+):
+    old = touched(80 * MIB)
+    folder.write("f", old)
+    live = mount(folder.syn_id, *RW, "--staging-dir", small_disk / "staging")
+    live.allow_in_log("The disk of .* is full|'f' is incomplete")
+    # In a process of its own: a page fault holds up all threads of this one, S3's included.
+    assert python(MAP_AND_CHANGE, live / "f").split() == ["ENOSPC"]
+    wait_until(lambda: (live / "f").read_bytes() != b"Z" * len(old))
+    assert objects(folder) == {"f": old}
+    unmounted(live, left=True)
 
 
 def test_a_file_larger_than_the_staging_disk_is_written_through_it(

@@ -9,6 +9,7 @@ import trio.testing
 
 from stsfs.errors import StagingFull, StoreFailure, UnexpectedError
 from stsfs.staging.file import StagingFile
+from stsfs.staging.left import what_is_left
 from stsfs.staging.room import Room
 from tests.faults import Fault, Hold
 from tests.writing_vfs.machine import UPDATE, WRITE, data, until
@@ -192,6 +193,9 @@ async def test_what_a_full_disk_left_incomplete_does_not_replace_the_object(
     assert data(store, "f") == b"the good one"
     (pending,) = mount.writers.pending()
     assert (pending.state, pending.size_bytes) == ("writing", 5)
+    (left,) = what_is_left(mount.staging.path.parent.parent)
+    assert (left.record.path, left.record.size_bytes) == ("f", 5)
+    assert "full" in left.record.reason
 
 
 async def test_a_write_that_brings_the_missing_bytes_repairs_the_file(mount, store, full_disk):
