@@ -269,7 +269,7 @@ def test_pages_of_a_mapping_that_could_not_be_written_are_not_shown(
     assert python(MAP_AND_CHANGE, live / "f").split() == ["ENOSPC"]
     wait_until(lambda: (live / "f").read_bytes() != b"Z" * len(old))
     assert objects(folder) == {"f": old}
-    unmounted(live, left=True)
+    unmounted(live, left=["/f"])
 
 
 def test_a_file_larger_than_the_staging_disk_is_written_through_it(
