@@ -6,13 +6,14 @@ import pytest
 import trio
 import trio.testing
 
-from stsfs.errors import AccessDenied, StoreFailure, WriteConflict
+from stsfs.errors import AccessDenied, StagingFull, StoreFailure, WriteConflict
 from stsfs.staging.record import Record
+from stsfs.staging.room import Room
 from stsfs.store.object_store import Expected, ObjectVersion
 from stsfs.writer.dirty_state import DirtyState
 from tests.fakes import MemoryStore, pattern
 from tests.faults import Fault, Hold
-from tests.writer_stage import closed, on_stage, released, small_parts
+from tests.writer_stage import closed, let_go_when_blocked, on_stage, released, small_parts
 
 PART = 16
 
@@ -78,6 +79,7 @@ async def test_an_unlinked_file_leaves_no_record_when_it_is_cut_off(staging, sto
         async with file.removing():
             pass
         await file.truncate(3)
+        await file.keep()
         assert bytes(await file.read(0, 10)) == b"012"
         assert stage.left_on_disk() == []
 
@@ -176,3 +178,118 @@ async def test_a_success_in_between_makes_the_next_pause_a_first_one(
         await trio.sleep(7)  # a second pause is longer
         assert stage.data() == b"1"
         assert await released(file)
+
+
+async def test_what_a_process_has_left_counts_as_failed_until_it_is_tried(staging, store):
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await file.write(0, b"abc")
+        await file.keep()
+    async with on_stage(staging, store) as stage:
+        (left,) = stage.staging.left_behind()
+        file = stage.writers.adopt(left.record, stage.staging.adopt(left))
+        assert file.state is DirtyState.FAILED
+        assert [each.state for each in stage.writers.pending()] == ["failed"]
+        await file.retry()
+        assert file.closed
+        assert stage.data() == b"abc"
+
+
+async def test_a_file_whose_bytes_are_incomplete_says_so_after_its_close(
+    staging, store, monkeypatch
+):
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await file.write(0, b"abc")
+        with monkeypatch.context() as full:
+            full.setattr(Room, "take", _full)
+            with pytest.raises(StagingFull):
+                await file.write(3, b"def")
+        assert not await released(file)
+        assert isinstance(file.error, StagingFull)
+        (pending,) = stage.writers.pending()
+        assert "full" in pending.reason
+
+
+def _full(room, count_bytes):
+    raise StagingFull("The disk is full.")
+
+
+async def test_a_rename_waits_for_an_upload_whose_caller_has_gone(staging, store):
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await file.write(0, b"abc")
+        store.script("put", Fault(hold=(hold := Hold())))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.publish)
+            await hold.reached()
+            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(let_go_when_blocked, hold)
+            async with file.held() as version:
+                assert version is not None
+                assert version.etag == store.objects["base/a"].etag
+                assert file.state is DirtyState.CLEAN
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_a_hold_finds_out_what_a_lost_answer_said(staging, store, goes_on):
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await file.write(0, b"abc")
+        store.script("put", Fault(StoreFailure("503"), happened=True))
+        with pytest.raises(StoreFailure):
+            await file.publish()
+        if goes_on:
+            await file.write(0, b"ABC")
+        async with file.held() as version:
+            assert version.etag == store.objects["base/a"].etag
+        assert file.state is (DirtyState.WRITING if goes_on else DirtyState.CLEAN)
+        assert file.dirty is goes_on
+
+
+async def test_a_removal_goes_on_when_a_lost_answer_was_a_success(staging, store):
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await file.write(0, b"abc")
+        store.script("put", Fault(StoreFailure("503"), happened=True))
+        with pytest.raises(StoreFailure):
+            await file.publish()
+        async with file.removing() as version:
+            assert file.state is DirtyState.REMOVING
+            await store.writer.delete(version.key)
+        assert file.state is DirtyState.UNLINKED
+        assert await released(file)
+        assert stage.left_on_disk() == []
+
+
+async def test_a_conflict_ends_when_its_upload_was_given_up(staging, store):
+    async with on_stage(staging, store) as stage:
+        file = await streamed(stage)
+        store.put("base/a", b"theirs")
+        store.script("abort_upload", Fault(hold=(hold := Hold())))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.publish)
+            await hold.reached()
+            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(released, file)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert not file.closed
+            hold.let_go()
+        assert file.closed
+        assert record_of(stage).state == "conflict"
+
+
+async def test_what_is_kept_already_is_not_written_again(staging, store):
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await file.write(0, b"abc")
+        await file.keep()
+        before = record_of(stage)
+        with trio.testing.assert_checkpoints():
+            await file.keep()
+        assert record_of(stage) == before
+        await file.write(0, b"A")
+        await file.keep()
+        assert record_of(stage) != before
