@@ -1,0 +1,91 @@
+"""How doubtful answers are resolved, and what that costs."""
+
+import json
+
+import pytest
+import trio
+import trio.testing
+
+from stsfs.errors import StoreFailure
+from stsfs.staging.record import Record
+from tests.fakes import MemoryStore, pattern
+from tests.faults import Fault, Hold
+from tests.writer_stage import closed, on_stage, small_parts
+
+PART = 16
+
+
+@pytest.fixture
+def store():
+    store = MemoryStore()
+    with small_parts(store, part_bytes=PART):
+        yield store
+
+
+@pytest.fixture
+def staging(tmp_path):
+    return tmp_path / "staging"
+
+
+def record_of(stage):
+    """The only record on the local disk, as another process would find it."""
+    (path,) = (path for path in stage.staging.path.glob("*.json") if path.name != "owner.json")
+    return Record.from_json(json.loads(path.read_bytes()))
+
+
+@pytest.mark.parametrize("size", [10, 10 * PART])
+async def test_what_a_lost_answer_has_made_is_not_made_again(staging, store, size):
+    method = "put" if size < PART else "complete_upload"
+    async with on_stage(staging, store) as stage:
+        file = stage.over(store.put("base/a", pattern("old", size)))
+        await file.write(0, b"abc")
+        store.script(method, Fault(StoreFailure("503"), happened=True))
+        with pytest.raises(StoreFailure):
+            await file.publish()
+        etag = store.objects["base/a"].etag
+        assert await closed(file)
+        assert store.objects["base/a"].etag == etag
+        assert store.calls[method] == 2
+        assert stage.data() == b"abc" + pattern("old", size)[3:]
+
+
+async def test_nothing_is_asked_about_what_was_answered(staging, store):
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await file.write(0, b"abc")
+        await file.publish()
+        async with file.held() as version:
+            assert version.etag == store.objects["base/a"].etag
+        assert await closed(file)
+        assert store.calls["written"] == 0
+
+
+async def test_a_file_that_goes_in_parts_is_on_record_as_whole_before_the_first(staging, store):
+    async with on_stage(staging, store) as stage:
+        file = stage.over(store.put("base/a", pattern("old", 2 * PART)))
+        await file.write(0, b"abc")
+        store.script("begin_upload", Fault(hold=(hold := Hold())))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.publish)
+            await hold.reached()
+            record = record_of(stage)
+            assert (record.state, record.size_bytes) == ("closed", 2 * PART)
+            hold.let_go()
+        assert await closed(file)
+
+
+async def test_the_failure_of_older_bytes_is_not_that_of_newer_ones(staging, store):
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await file.write(0, b"abc")
+        store.script("put", Fault(StoreFailure("503"), hold=(hold := Hold())))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.publish)
+            await hold.reached()
+            nursery.cancel_scope.cancel()
+        await file.write(0, b"ABC")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.publish)
+            await trio.testing.wait_all_tasks_blocked(0.001)
+            hold.let_go()
+        assert stage.data() == b"ABC"
