@@ -8,6 +8,7 @@ import trio.testing
 
 from stsfs.errors import StoreFailure
 from stsfs.staging.record import Record
+from stsfs.writer.recovery import publish_left
 from tests.fakes import MemoryStore, pattern
 from tests.faults import Fault, Hold
 from tests.writer_stage import closed, on_stage, small_parts
@@ -88,4 +89,69 @@ async def test_the_failure_of_older_bytes_is_not_that_of_newer_ones(staging, sto
             nursery.start_soon(file.publish)
             await trio.testing.wait_all_tasks_blocked(0.001)
             hold.let_go()
+        assert stage.data() == b"ABC"
+
+
+async def test_what_is_stored_beside_the_base_is_asked_for_once(staging, store):
+    async with on_stage(staging, store) as stage:
+        file = stage.over(store.put("base/a", b"0123456789"))
+        await file.write(0, b"abc")
+        store.script("put", Fault(StoreFailure("503")))
+        with pytest.raises(StoreFailure):
+            await file.publish()
+        assert await closed(file)
+        assert store.calls["traits"] == 1
+
+
+async def test_two_lost_answers_one_after_the_other_are_no_conflict(staging, store):
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await file.write(0, b"abc")
+        store.script("put", Fault(StoreFailure("503"), happened=True))
+        with pytest.raises(StoreFailure):
+            await file.publish()
+        await file.write(0, b"ABC")
+        store.script("put", None, Fault(StoreFailure("503"), happened=True))
+        with pytest.raises(StoreFailure):
+            await file.publish()
+        assert stage.data() == b"ABC"
+        assert await closed(file)
+        assert stage.data() == b"ABC"
+        assert file.error is None
+
+
+async def test_what_a_process_has_left_in_doubt_is_asked_about_once(staging, store, autojump_clock):
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await file.write(0, b"abc")
+        store.script("put", Fault(StoreFailure("503")))
+        with pytest.raises(StoreFailure):
+            await file.publish()
+    async with on_stage(staging, store) as stage:
+        (left,) = stage.staging.left_behind()
+        store.script("put", Fault(StoreFailure("503")))
+        with pytest.raises(StoreFailure):
+            await publish_left(left, stage.writers)
+        while stage.writers.files():
+            await trio.sleep(1)
+        assert stage.data() == b"abc"
+        assert store.calls["written"] == 1
+
+
+async def test_what_was_found_out_once_is_not_asked_again(staging, store):
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await file.write(0, b"abc")
+        store.script("put", Fault(StoreFailure("503"), happened=True))
+        with pytest.raises(StoreFailure):
+            await file.publish()
+        await file.write(0, b"ABC")
+        store.script("put", None, Fault(StoreFailure("503")))
+        with pytest.raises(StoreFailure):
+            await file.publish()
+        assert store.calls["written"] == 2, "the newer one, and the older one, which S3 has"
+        async with file.held() as version:
+            assert version.etag == store.objects["base/a"].etag
+        assert store.calls["written"] == 3
+        assert await closed(file)
         assert stage.data() == b"ABC"
