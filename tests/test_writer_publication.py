@@ -6,8 +6,9 @@ import pytest
 import trio
 import trio.testing
 
-from stsfs.errors import StoreFailure
+from stsfs.errors import StagingFull, StoreFailure
 from stsfs.staging.record import Record
+from stsfs.staging.room import Room
 from stsfs.writer.recovery import publish_left
 from tests.fakes import MemoryStore, pattern
 from tests.faults import Fault, Hold
@@ -155,3 +156,49 @@ async def test_what_was_found_out_once_is_not_asked_again(staging, store):
         assert store.calls["written"] == 3
         assert await closed(file)
         assert stage.data() == b"ABC"
+
+
+async def test_a_completion_that_the_process_did_not_live_to_see_is_recognised(staging, store):
+    data = pattern("new", 10 * PART)
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await file.write(0, data)
+        store.script("complete_upload", Fault(happened=True, hold=(hold := Hold())))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.publish)
+            await hold.reached()
+            record = record_of(stage)
+            assert (record.state, bool(record.write_id)) == ("closed", True)
+            nursery.cancel_scope.cancel()
+    etag = store.objects["base/a"].etag
+    async with on_stage(staging, store) as stage:
+        (left,) = stage.staging.left_behind()
+        await publish_left(left, stage.writers)
+        assert store.objects["base/a"].etag == etag
+        assert stage.left_on_disk() == []
+
+
+async def test_a_write_that_fails_while_its_file_is_uploaded_keeps_the_object_from_being_made(
+    staging, store, monkeypatch
+):
+    def full(room, count_bytes):
+        raise StagingFull("The disk is full.")
+
+    async with on_stage(staging, store) as stage:
+        file = stage.over(store.put("base/a", b"0123456789"))
+        await file.write(0, b"abc")
+        store.script("read_range", Fault(hold=(hold := Hold())))
+        async with trio.open_nursery() as nursery:
+
+            async def publish():
+                with pytest.raises(StagingFull):
+                    await file.publish()
+
+            nursery.start_soon(publish)
+            await hold.reached()
+            with monkeypatch.context() as patched:
+                patched.setattr(Room, "take", full)
+                with pytest.raises(StagingFull):
+                    await file.write(3, b"def")
+            hold.let_go()
+        assert stage.data() == b"0123456789"
