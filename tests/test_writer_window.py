@@ -189,6 +189,36 @@ async def test_fetched_bytes_of_the_base_leave_the_disk_and_not_while_they_are_s
         assert stage.data() == DATA + b"more"
 
 
+async def test_a_record_never_calls_a_hole_present(staging, store, short_disk, monkeypatch):
+    upload_part, go_on = store.writer.upload_part, trio.Event()
+
+    async def ninth_waits(key, upload_id, number, body):
+        if number == 9 and short_disk[0]:
+            await go_on.wait()
+        return await upload_part(key, upload_id, number, body)
+
+    monkeypatch.setattr(store.writer, "upload_part", ninth_waits)
+    async with on_stage(staging, store) as stage:
+        short_disk[0], store.writer.refuses_part_copies = False, True
+        file = stage.over(store.put("base/a", DATA))
+        await file.write(file.size_bytes, b"more")
+        store.script("complete_upload", Fault(StoreFailure("503")))
+        with pytest.raises(StoreFailure):
+            await file.publish()
+        assert on_disk(stage)[1].present == ((0, len(DATA) + 4),)
+        short_disk[0] = True
+        await file.write(0, b"X")
+        await file.write(8 * PART, b"Y")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.publish)
+            while on_disk(stage)[0][PART : 2 * PART] != bytes(PART):
+                await trio.testing.wait_all_tasks_blocked(0.001)
+            assert not Spans(on_disk(stage)[1].present).overlaps(PART, 8 * PART)
+            go_on.set()
+        assert await closed(file)
+        assert stage.data() == b"X" + DATA[1 : 8 * PART] + b"Y" + DATA[8 * PART + 1 :] + b"more"
+
+
 async def test_a_disk_without_holes_keeps_all_and_is_not_asked_again(
     staging, store, short_disk, monkeypatch
 ):
