@@ -213,7 +213,9 @@ async def test_a_record_never_calls_a_hole_present(staging, store, short_disk, m
             nursery.start_soon(file.publish)
             while on_disk(stage)[0][PART : 2 * PART] != bytes(PART):
                 await trio.testing.wait_all_tasks_blocked(0.001)
-            assert not Spans(on_disk(stage)[1].present).overlaps(PART, 8 * PART)
+            _, record = on_disk(stage)
+            assert not Spans(record.present).overlaps(PART, 8 * PART)
+            assert record.state == "closed"
             go_on.set()
         assert await closed(file)
         assert stage.data() == b"X" + DATA[1 : 8 * PART] + b"Y" + DATA[8 * PART + 1 :] + b"more"
