@@ -293,3 +293,18 @@ async def test_what_is_kept_already_is_not_written_again(staging, store):
         await file.write(0, b"A")
         await file.keep()
         assert record_of(stage) != before
+
+
+async def test_no_parts_go_ahead_while_the_object_is_being_made(staging, store):
+    async with on_stage(staging, store) as stage:
+        file = await streamed(stage)
+        store.script("complete_upload", Fault(hold=(hold := Hold())))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.publish)
+            await hold.reached()
+            await file.write(10 * PART, b"x" * (2 * PART))
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert store.calls["upload_part"] == 10
+            hold.let_go()
+        assert await closed(file)
+        assert stage.data()[10 * PART :] == b"x" * (2 * PART)
