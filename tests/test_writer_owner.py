@@ -302,9 +302,24 @@ async def test_no_parts_go_ahead_while_the_object_is_being_made(staging, store):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(file.publish)
             await hold.reached()
+            before = store.calls["upload_part"]
             await file.write(10 * PART, b"x" * (2 * PART))
             await trio.testing.wait_all_tasks_blocked(0.01)
-            assert store.calls["upload_part"] == 10
+            assert store.calls["upload_part"] == before
             hold.let_go()
         assert await closed(file)
         assert stage.data()[10 * PART :] == b"x" * (2 * PART)
+
+
+async def test_a_removal_does_not_wait_for_the_parts_that_are_on_their_way(staging, store):
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        store.script("upload_part", *[Fault(hold=(hold := Hold()))] * 4)
+        await file.write(0, b"x" * (10 * PART))
+        await hold.reached()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(let_go_when_blocked, hold)
+            async with file.removing():
+                pass
+        assert [method for method, _ in store.writer.changes if method == "upload_part"] == []
+        await released(file)
