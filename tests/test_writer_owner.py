@@ -144,7 +144,8 @@ async def test_a_failed_removal_leaves_what_could_not_be_published_to_the_next_t
             async with file.removing():
                 raise StoreFailure("503")
         assert file.state is DirtyState.FAILED
-        await trio.sleep(10)
+        while file.dirty:
+            await trio.sleep(1)
         assert stage.data() == b"abc"
 
 
@@ -163,9 +164,7 @@ async def test_bytes_written_after_a_conflict_are_kept_by_the_next_flush(staging
         assert bytes(await file.read(10, 10)) == b"more"
 
 
-async def test_a_success_in_between_makes_the_next_pause_a_first_one(
-    staging, store, autojump_clock
-):
+async def test_a_success_in_between_makes_the_next_pause_a_first_one(staging, store, mock_clock):
     async with on_stage(staging, store) as stage:
         file = stage.new()
         for number in range(2):
@@ -175,7 +174,11 @@ async def test_a_success_in_between_makes_the_next_pause_a_first_one(
                 await file.publish()
             if number == 0:
                 await file.publish()
-        await trio.sleep(7)  # a second pause is longer
+        mock_clock.jump(7)  # a second pause is longer
+        for _ in range(1000):
+            if not file.dirty:
+                break
+            await trio.testing.wait_all_tasks_blocked(0.001)
         assert stage.data() == b"1"
         assert await released(file)
 
@@ -311,15 +314,31 @@ async def test_no_parts_go_ahead_while_the_object_is_being_made(staging, store):
         assert stage.data()[10 * PART :] == b"x" * (2 * PART)
 
 
-async def test_a_removal_does_not_wait_for_the_parts_that_are_on_their_way(staging, store):
+async def test_a_removal_does_not_wait_for_the_parts_that_are_on_their_way(
+    staging, store, monkeypatch
+):
+    upload_part, under_way, answered = store.writer.upload_part, trio.Event(), []
+    go_on = trio.Event()
+
+    async def waits(key, upload_id, number, body):
+        under_way.set()
+        await go_on.wait()
+        answered.append(await upload_part(key, upload_id, number, body))
+        return answered[-1]
+
+    monkeypatch.setattr(store.writer, "upload_part", waits)
     async with on_stage(staging, store) as stage:
         file = stage.new()
-        store.script("upload_part", *[Fault(hold=(hold := Hold()))] * 4)
         await file.write(0, b"x" * (10 * PART))
-        await hold.reached()
+        await under_way.wait()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(let_go_when_blocked, hold)
+
+            async def let_go():
+                await trio.testing.wait_all_tasks_blocked()
+                go_on.set()
+
+            nursery.start_soon(let_go)
             async with file.removing():
                 pass
-        assert [method for method, _ in store.writer.changes if method == "upload_part"] == []
+        assert answered == []
         await released(file)
