@@ -125,6 +125,17 @@ async def test_names_are_not_exchanged(mount, store):
         await mount.rename("x", "y", exchange=True)
 
 
+async def test_a_directory_whose_last_file_moved_away_stays(mount, store):
+    store.put("a/b/x", OLD)
+    await mount.rename("a/b/x", "y")
+    assert list(store.objects) == ["y"]
+    assert await mount.names() == ["a", "y"]
+    assert await mount.names("a") == ["b"]
+    await mount.rmdir("a/b")
+    await mount.rmdir("a")
+    assert await mount.names() == ["y"]
+
+
 async def test_a_directory_moves_with_all_that_is_in_it(mount, store):
     for key, content in (("d/", b""), ("d/sub/y", OLD), ("d//hidden", b"h")):
         store.put(key, content)
