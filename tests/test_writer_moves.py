@@ -311,10 +311,18 @@ async def test_recovery_knows_copies_whose_etag_is_not_that_of_their_source(scen
 
 async def test_copies_that_cannot_be_removed_again_are_named_in_the_log(scene, caplog):
     put_tree(scene)
-    scene.script("copy", None, None, Fault(StoreFailure("503")))
+    scene.script("copy", Fault(StoreFailure("503"), hold=(hold := Hold())))
     scene.script("delete", *[Fault(AccessDenied("no"))] * 20)
-    with pytest.raises(StoreFailure):
-        await scene.move_tree()
+    async with trio.open_nursery() as nursery:
+
+        async def let_go():
+            while len(scene.names()) < 2 * len(TREE) - 1:  # the others get through
+                await trio.sleep(0)
+            hold.let_go()
+
+        nursery.start_soon(let_go)
+        with pytest.raises(StoreFailure):
+            await scene.move_tree()
     assert TREE.items() < scene.names().items()
     (said,) = [each for each in caplog.records if each.levelname == "ERROR"]
     assert "'b'" in said.getMessage()

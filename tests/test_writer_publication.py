@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from stsfs.errors import StagingFull, StoreFailure
+from stsfs.errors import AccessDenied, StagingFull, StoreFailure
 from stsfs.staging.record import Record
 from stsfs.staging.room import Room
 from stsfs.writer.recovery import publish_left
@@ -49,6 +49,24 @@ async def test_what_a_lost_answer_has_made_is_not_made_again(staging, store, siz
         assert store.objects["base/a"].etag == etag
         assert store.calls[method] == 2
         assert stage.data() == b"abc" + pattern("old", size)[3:]
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_an_object_made_by_an_upload_that_was_given_up_is_recognised(staging, store, goes_on):
+    old = pattern("old", 20 * PART)
+    async with on_stage(staging, store) as stage:
+        file = stage.over(store.put("base/a", old))
+        await file.write(0, b"abc")
+        store.script("complete_upload", Fault(AccessDenied("no"), happened=True))
+        with pytest.raises(AccessDenied):
+            await file.publish()
+        assert store.writer.uploads == {}
+        if goes_on:
+            await file.write(0, b"ABC")
+        await file.publish()
+        assert stage.data() == (b"ABC" if goes_on else b"abc") + old[3:]
+        assert store.calls["complete_upload"] == (2 if goes_on else 1)
+        assert await closed(file)
 
 
 async def test_nothing_is_asked_about_what_was_answered(staging, store):

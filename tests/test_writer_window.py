@@ -190,35 +190,43 @@ async def test_fetched_bytes_of_the_base_leave_the_disk_and_not_while_they_are_s
 
 
 async def test_a_record_never_calls_a_hole_present(staging, store, short_disk, monkeypatch):
-    upload_part, go_on = store.writer.upload_part, trio.Event()
+    upload_part, go_on, arrived = store.writer.upload_part, trio.Event(), []
 
-    async def ninth_waits(key, upload_id, number, body):
-        if number == 9 and short_disk[0]:
+    async def one_at_a_time(*args):
+        arrived.append(args)
+        if short_disk[0] and len(arrived) > 1:
             await go_on.wait()
-        return await upload_part(key, upload_id, number, body)
+        return await upload_part(*args)
 
-    monkeypatch.setattr(store.writer, "upload_part", ninth_waits)
+    monkeypatch.setattr(store.writer, "upload_part", one_at_a_time)
+    old = bytearray(pattern("old", 20 * PART))
     async with on_stage(staging, store) as stage:
-        short_disk[0], store.writer.refuses_part_copies = False, True
-        file = stage.over(store.put("base/a", DATA))
-        await file.write(file.size_bytes, b"more")
+        short_disk[0] = False
+        file = stage.over(store.put("base/a", old))
+        for at in (3, 12 * PART + 3):
+            await file.write(at, b"X")
+            old[at] = ord("X")
         store.script("complete_upload", Fault(StoreFailure("503")))
         with pytest.raises(StoreFailure):
             await file.publish()
-        assert on_disk(stage)[1].present == ((0, len(DATA) + 4),)
+        assert file._content.unchanged_present(), "what the parts needed of the base"
         short_disk[0] = True
-        await file.write(0, b"X")
-        await file.write(8 * PART, b"Y")
+        arrived.clear()
+        for at in (3, 12 * PART + 3):
+            await file.write(at, b"Y")
+            old[at] = ord("Y")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(file.publish)
-            while on_disk(stage)[0][PART : 2 * PART] != bytes(PART):
+            while not file._window.freed_bytes:
                 await trio.testing.wait_all_tasks_blocked(0.001)
-            _, record = on_disk(stage)
-            assert not Spans(record.present).overlaps(PART, 8 * PART)
+            data, record = on_disk(stage)
+            assert data != old
             assert record.state == "closed"
+            for start, stop in record.present:
+                assert data[start:stop] == old[start:stop]
             go_on.set()
         assert await closed(file)
-        assert stage.data() == b"X" + DATA[1 : 8 * PART] + b"Y" + DATA[8 * PART + 1 :] + b"more"
+        assert stage.data() == old
 
 
 async def test_a_disk_without_holes_keeps_all_and_is_not_asked_again(
