@@ -291,3 +291,53 @@ async def test_contents_nobody_uses_and_that_hold_nothing_are_forgotten(
         await trio.lowlevel.checkpoint()
         cache.leave(content)
     assert len(cache._contents) < 2500
+
+
+async def test_what_is_wanted_is_on_its_way_before_anybody_waits(autojump_clock, cache, store, a):
+    assert not cache.want(a, 4, 12, (0, 16))
+    assert not cache.want(a, 4, 12, (0, 16))
+    await settled()
+    assert store.reads == [("a", 0, 16, False)]
+    assert cache.want(a, 4, 12, (0, 16))
+
+
+async def test_what_failed_a_moment_ago_is_not_begun_by_a_wish(autojump_clock, cache, store, a):
+    store.script("read_range", Fault(StoreFailure("503")))
+    with pytest.raises(StoreFailure):
+        await read(cache, a, 0, 16)
+    assert not cache.want(a, 0, 16, (0, 16))
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(store.reads) == 1
+
+
+async def test_a_gap_that_only_touches_what_is_read_is_not_fetched(autojump_clock, cache, store, a):
+    await read(cache, a, 16, 32)
+    assert await cache.read(a, 0, 32, (0, 48)) == A[:32]
+    assert store.reads[1:] == [("a", 0, 16, False)]
+
+
+async def test_blocks_that_a_stream_has_left_behind_go_first(autojump_clock, cache, store, a, b):
+    for start in (0, 16, 32):
+        await read(cache, a, start, start + 16)
+    cache.spend(a, 16, 32)
+    await read(cache, b, 0, 16)
+    before = len(store.reads)
+    await read(cache, a, 0, 16)
+    await read(cache, a, 32, 48)
+    assert len(store.reads) == before
+
+
+async def test_a_front_that_cannot_be_fetched_is_not_asked_about_again(
+    autojump_clock, cache, store, a
+):
+    store.script("read_range", Fault(StoreFailure("503")))
+    with pytest.raises(StoreFailure):
+        await cache.confirm(a, 16)
+    assert store.calls["confirm"] == 0
+
+
+async def test_several_small_gaps_take_as_many_blocks_as_they_need(autojump_clock, cache, store, a):
+    for start in (0, 16, 26):
+        await read(cache, a, start, start + 4)
+    assert await read(cache, a, 10, 36) == A[10:36]
+    assert sorted(store.reads[3:]) == [("a", at, at + 6, False) for at in (10, 20, 30)]

@@ -16,6 +16,7 @@ from stsfs.errors import (
 from stsfs.store.object_store import Traits
 from stsfs.writer import content
 from stsfs.writer.dirty_state import DirtyState
+from stsfs.writer.writing import UPLOADS_MAX
 from tests.fakes import pattern
 from tests.faults import Fault, Hold
 from tests.writer_stage import MIB, closed, let_go_when_blocked, on_stage, released
@@ -349,3 +350,29 @@ async def test_writes_scattered_over_a_large_object_do_not_make_a_span_each(stag
         assert bytes(await file.read(0, len(data))) == data
         assert await closed(file)
         assert stage.data() == data
+
+
+async def test_a_file_that_is_removed_while_it_waits_for_its_turn_is_not_uploaded(staging):
+    async with on_stage(staging) as stage:
+        busy = [stage.new(f"base/{number}") for number in range(UPLOADS_MAX)]
+        stage.store.script("put", *[Fault(hold=(hold := Hold()))] * UPLOADS_MAX)
+        async with trio.open_nursery() as nursery:
+            for file in busy:
+                await file.write(0, b"abc")
+                nursery.start_soon(file.publish)
+            while stage.calls["put"] < UPLOADS_MAX:
+                await trio.testing.wait_all_tasks_blocked()
+            file = stage.new()
+            await file.write(0, b"abc")
+            nursery.start_soon(file.publish)
+            nursery.start_soon(removed, file)
+            nursery.start_soon(let_go_when_blocked, hold)
+        assert file.detached
+        assert stage.calls["put"] == UPLOADS_MAX
+        assert stage.data() is None
+
+
+async def removed(file):
+    await trio.testing.wait_all_tasks_blocked()
+    async with file.removing():
+        pass

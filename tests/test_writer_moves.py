@@ -289,6 +289,60 @@ async def test_recovery_keeps_a_source_that_was_made_anew_with_the_same_bytes(sc
     assert scene.names() == {"base/a": b"abc", "base/b": b"abc"}
 
 
+async def test_recovery_lists_no_more_than_the_two_places(scene, monkeypatch):
+    put_tree(scene)
+    scene.script("delete", Fault(Killed()))
+    with killed():
+        await scene.move_tree()
+    listed, list_page = [], scene.store.list_page
+
+    async def told(prefix, *args, **options):
+        listed.append(prefix)
+        return await list_page(prefix, *args, **options)
+
+    monkeypatch.setattr(scene.store, "list_page", told)
+    await scene.recovered()
+    assert scene.names() == moved(TREE)
+    assert listed == ["base/a/", "base/b/"]
+
+
+async def test_recovery_knows_copies_whose_etag_is_not_that_of_their_source(scene, monkeypatch):
+    """So it is of those that were made in parts, or are encrypted with other keys."""
+    put_tree(scene)
+    copy = scene.store.writer.copy
+
+    async def encrypted(source, target_key, **options):
+        etag = "sealed-" + await copy(source, target_key, **options)
+        scene.store.objects[target_key] = replace(scene.store.objects[target_key], etag=etag)
+        return etag
+
+    monkeypatch.setattr(scene.store.writer, "copy", encrypted)
+    scene.script("delete", Fault(Killed()))
+    with killed():
+        await scene.move_tree()
+    await scene.recovered()
+    assert scene.names() == moved(TREE)
+
+
+async def test_copies_that_cannot_be_removed_again_are_named_in_the_log(scene, caplog):
+    put_tree(scene)
+    scene.script("copy", Fault(StoreFailure("503"), hold=(hold := Hold())))
+    scene.script("delete", *[Fault(AccessDenied("no"))] * 20)
+    async with trio.open_nursery() as nursery:
+
+        async def let_go():
+            while len(scene.names()) < 2 * len(TREE) - 1:  # the others get through
+                await trio.sleep(0)
+            hold.let_go()
+
+        nursery.start_soon(let_go)
+        with pytest.raises(StoreFailure):
+            await scene.move_tree()
+    assert TREE.items() < scene.names().items()
+    (said,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert "'b'" in said.getMessage()
+
+
 async def test_trouble_during_recovery_leaves_the_move_to_the_next_mount(scene):
     put_tree(scene)
     scene.script("copy", None, None, Fault(Killed(), delay_s=0.01))

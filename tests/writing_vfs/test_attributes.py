@@ -80,6 +80,15 @@ async def test_modes_and_times_of_directories_are_remembered(machine):
         assert (node.mode, node.modified_ns) == (0o700, TIME_NS)
 
 
+async def test_the_mode_that_a_directory_was_made_with_is_remembered(machine):
+    async with machine.mounted() as mount:
+        await mount.mkdir("d", 0o700)
+        await mount.mkdir("e")
+    async with machine.mounted() as mount:
+        assert (await mount.stat("d")).mode == 0o700
+        assert (await mount.stat("e")).mode is None
+
+
 async def test_attributes_move_with_a_file_and_with_a_directory(machine):
     async with machine.mounted() as mount:
         await mount.mkdir("d")

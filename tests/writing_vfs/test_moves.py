@@ -12,6 +12,7 @@ from stsfs.errors import (
     KeyTooLong,
     NotEmpty,
     StaleVersion,
+    StoreFailure,
     TooManyObjects,
 )
 from tests.fakes import Fault, pattern
@@ -118,11 +119,36 @@ async def test_a_rename_that_may_not_remove_leaves_both_names(mount, store):
     assert await mount.get("x") == await mount.get("y") == OLD
 
 
+async def test_a_rename_whose_last_answer_was_lost_shows_what_happened(mount, store):
+    store.put("a/x", OLD)
+    store.put("a/y", OLD)
+    store.put("b/z", OLD)
+    assert await mount.names("a") == ["x", "y"]
+    assert await mount.names("b") == ["z"]
+    store.script("delete", Fault(StoreFailure("503"), happened=True))
+    with pytest.raises(StoreFailure, match="both exist"):
+        await mount.rename("a/x", "b/x")
+    assert not await mount.exists("a/x")
+    assert await mount.names("b") == ["x", "z"]
+    assert await mount.get("b/x") == OLD
+
+
 async def test_names_are_not_exchanged(mount, store):
     store.put("x", OLD)
     store.put("y", NEW)
     with pytest.raises(InvalidRequest):
         await mount.rename("x", "y", exchange=True)
+
+
+async def test_a_directory_whose_last_file_moved_away_stays(mount, store):
+    store.put("a/b/x", OLD)
+    await mount.rename("a/b/x", "y")
+    assert list(store.objects) == ["y"]
+    assert await mount.names() == ["a", "y"]
+    assert await mount.names("a") == ["b"]
+    await mount.rmdir("a/b")
+    await mount.rmdir("a")
+    assert await mount.names() == ["y"]
 
 
 async def test_a_directory_moves_with_all_that_is_in_it(mount, store):

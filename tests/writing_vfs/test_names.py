@@ -96,6 +96,29 @@ async def test_a_kept_directory_is_still_there_when_listings_are_over(mount, sto
     assert await mount.names() == []
 
 
+async def test_a_directory_made_in_a_kept_one_keeps_it_no_longer_than_it_is_there(
+    mount, store, autojump_clock
+):
+    store.put("a/x", OLD)
+    await mount.unlink("a/x")
+    assert await mount.names() == ["a"]
+    await mount.mkdir("a/d")
+    await trio.sleep(100)
+    store.delete("a/d/")
+    assert await mount.names() == []
+
+
+async def test_a_directory_whose_object_has_content_is_listed_anew(mount, store):
+    await mount.mkdir("d")
+    assert await mount.names("d") == []
+    store.put("d/", OLD)
+    with pytest.raises(NotEmpty, match="it has content"):
+        await mount.rmdir("d")
+    before = store.calls["list_page"]
+    assert await mount.names("d") == []
+    assert store.calls["list_page"] > before
+
+
 async def test_a_directory_with_more_in_it_needs_no_keeping(mount, store, autojump_clock):
     for key in ("d/x", "d/y"):
         store.put(key, OLD)
