@@ -1,4 +1,4 @@
-"""Twenty minutes of mixed readers in bad weather: `python -m tests.soak --help`."""
+"""Readers and writers in bad weather: `python -m tests.soak --help`."""
 
 import json
 import signal
@@ -34,9 +34,9 @@ from tests.soak.soak import Soak, long_plan
     help="Where to write the report as JSON, too.",
 )
 def main(minutes: float, lifetime_s: float, seed: int, json_path: Path | None) -> None:
-    """Read a mount in every way while all around it fails, and look what is wrong or grows.
+    """Read and write mounts while all around them fails, and look what is wrong or grows.
 
-    Ends with 1 if there is anything.
+    One daemon that is written to is killed again and again. Ends with 1 if anything is wrong.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     plan = long_plan(minutes, lifetime_s, seed)

@@ -21,6 +21,10 @@ class Book:
         self._file = path.open("a", buffering=1)
         self._number = 0
 
+    def close(self):
+        """No more is told."""
+        self._file.close()
+
     def begin(self, operation, after, moves=()):
         """Announce an operation: after is {path: state}, moves are (old path, new path, state)."""
         self._number += 1

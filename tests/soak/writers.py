@@ -202,7 +202,7 @@ class Writer:
     def small(self):
         path = f"{self.directory}/{self.random.randrange(12)}"
         self._directory_is_there(self.directory)
-        content, dice = self._data(self.random.randrange(60_000)), self.random.random()
+        content, dice = self._data(self.random.randrange(1, 60_000)), self.random.random()
         if path in self.contents and dice < 0.3:
             self._append(path, content[:3000])
         elif path in self.contents and dice < 0.45:

@@ -16,7 +16,7 @@ SMALL_DISK = "48m"
 KILLED_KINDS = ["small", "editor", "large", "tree", "log"]
 LASTING_KINDS = ["small", "editor", "log"]
 
-RACED = rf"ERROR .*{LOG}.*(was deleted or replaced|changed by another client|412 Precond)"
+RACED = rf"ERROR .*{LOG}.*(was deleted or replaced|changed by another client)"
 """What the log says of two machines that append to one file at once."""
 
 NO_ROOM = r"ERROR .*/lasting-stream/.* The disk of .* is full"
@@ -33,6 +33,8 @@ class Writing:
         options = ["--conditional-writes", "on", "--metadata-ttl", "5", "--memory", "32MiB",
                    "--deadline", str(plan.deadline_s)]  # fmt: skip
 
+        hard = [NO_ROOM, *ANNOUNCED.values()] if plan.hard else []
+
         def windows(begin_s, end_s):
             with judge.lock:
                 return any(each.meets(begin_s, end_s) for each in judge.windows)
@@ -41,7 +43,7 @@ class Writing:
             made = WritingMount(
                 soak.stage, folder, root / name, kinds, options,
                 patience_s=plan.patience_s, windows=windows,
-                allowed=[RACED, *([NO_ROOM, *ANNOUNCED.values()] if plan.hard else ())], seed=plan.seed,
+                allowed=[RACED, *hard], seed=plan.seed,
             )  # fmt: skip
             self._undo.callback(made.destroy)
             made.start()
