@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.soak.books import Book, Ledger, state_of
+from tests.soak.books import ANYTHING, Book, Ledger, state_of
 
 OLD, NEW = state_of(b"old"), state_of(b"new")
 
@@ -68,3 +68,12 @@ def test_bytes_that_were_not_written_are_wrong(book, ledger):
     (wrong,) = ledger().wrong
     assert "other bytes" in wrong
     assert ledger().allowed["f"] == {OLD}
+
+
+def test_what_a_killed_program_leaves_is_open_until_the_file_is_written_again(book, ledger):
+    book.begin("killed program", {"f": ANYTHING})
+    book.end("SIGKILL")
+    assert ANYTHING in ledger().allowed["f"]
+    book.begin("cp", {"f": NEW})
+    book.end()
+    assert ledger().allowed["f"] == {NEW}

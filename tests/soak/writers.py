@@ -15,14 +15,17 @@ import threading
 from pathlib import Path
 
 from tests.mount.crash_stage import closing_fd, put_all
-from tests.soak.books import Book, state_of
+from tests.soak.books import ANYTHING, Book, state_of
 
 MIB = 1 << 20
 LARGE_BYTES = 18 * MIB
 """Three parts."""
 
 LOG = "shared/log"
-PAUSES_S = {"small": 0.15, "editor": 0.4, "large": 1.5, "tree": 1.0, "stream": 5.0, "log": 2.0}
+PAUSES_S = {
+    "small": 0.15, "editor": 0.4, "large": 1.5, "tree": 1.0, "stream": 5.0, "log": 2.0,
+    "victim": 1.0,
+}  # fmt: skip
 """Between two turns: writers keep the mount busy, not the processors."""
 
 _ERRNOS = {os.strerror(number): name for number, name in errno.errorcode.items()}
@@ -262,6 +265,20 @@ class Writer:
             self._delete(path)
         if self._put(path, self._data(self.random.randint(64, 96) * MIB), operation="stream"):
             self.contents[path] = b""  # only that it is there: the bytes are many
+
+    def victim(self):
+        """A program is killed while it writes; then the file is written as it should be."""
+        path = f"{self.directory}/{self.random.randrange(3)}"
+        self._directory_is_there(self.directory)
+        self.source.write_bytes(self._data(4 * MIB))
+        self.book.begin("killed program", {path: ANYTHING})
+        command = ["dd", f"if={self.source}", f"of={self.mount / path}", "bs=64k", "status=none"]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as program:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                program.wait(self.random.random() * 0.1)
+            program.kill()
+        self.book.end("SIGKILL")
+        self._put(path, self._data(self.random.randrange(1, 100_000)))
 
     def log(self):
         """A line for a file that all mounts append to."""

@@ -14,7 +14,7 @@ SMALL_DISK = "48m"
 """What the staging disk of the machine that is not killed holds; its streams are longer."""
 
 KILLED_KINDS = ["small", "editor", "large", "tree", "log"]
-LASTING_KINDS = ["small", "editor", "log"]
+LASTING_KINDS = ["small", "editor", "log", "victim"]
 
 RACED = rf"ERROR .*{LOG}.*(was deleted or replaced|changed by another client)"
 """What the log says of two machines that append to one file at once."""
@@ -81,10 +81,10 @@ class Writing:
 
     def report(self):
         """Ends the writers and their mounts; the weather is calm. JSON values."""
-        for each in (self.killed, self.lasting):
-            each.stop()
         both = self.killed, self.lasting
-        ledgers = [each.finish() for each in both]
+        with ThreadPoolExecutor(len(both)) as threads:
+            list(threads.map(WritingMount.stop, both))
+            ledgers = list(threads.map(WritingMount.finish, both))
         problems = [problem for each in both for problem in each.problems]
         problems += lines_lost(self.folder, ledgers)
         operations, refused = Counter(), Counter()
