@@ -46,10 +46,10 @@ class Plan:
     seed: int = 1
 
 
-def long_plan(minutes, lifetime_s, seed):
+def long_plan(minutes, lifetime_s, seed, *, crash_s, hard):
     return Plan(
-        minutes * 60, lifetime_s, unit_s=12, deadline_s=35, hard=True, sample_s=2, command_s=4,
-        kill_s=5, vandal_s=20, crash_s=40, patience_s=240,
+        minutes * 60, lifetime_s, unit_s=12, deadline_s=35, hard=hard, sample_s=2, command_s=4,
+        kill_s=5, vandal_s=20, crash_s=crash_s, patience_s=240,
         rss_tolerance_mib=8, sockets_tolerance=16, seed=seed,
     )  # fmt: skip
 
