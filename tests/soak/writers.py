@@ -263,7 +263,7 @@ class Writer:
         self._directory_is_there(self.directory)
         if self.contents.pop(path, None) is not None and self.random.random() < 0.5:
             self._delete(path)
-        if self._put(path, self._data(self.random.randint(64, 96) * MIB), operation="stream"):
+        if self._put(path, self._data(self.random.randint(100, 130) * MIB), operation="stream"):
             self.contents[path] = b""  # only that it is there: the bytes are many
 
     def victim(self):
