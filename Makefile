@@ -89,7 +89,7 @@ test-strict: setup-test strict-tools ## tests against a real radosgw, which is s
 test-systemd: setup-test systemd-tools ## the units under a real systemd, in a container; needs root
 	@$(SUDO) $(BIN)/python -m pytest -m systemd tests/systemd $(ARGS)
 
-soak: setup-test ## twenty minutes of mixed readers while everything around the mount fails
+soak: setup-test ## twenty minutes of readers and writers while everything around the mounts fails
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 large-write: setup-test ## 5 GiB written through a mount, read back after a remount

@@ -256,6 +256,18 @@ async def test_a_base_that_was_replaced_is_a_conflict_though_only_reading_found_
         assert stage.calls["put"] == 0
 
 
+@pytest.mark.parametrize("method", ["traits", "read_range"])
+async def test_a_conflict_is_told_in_words_not_as_an_answer_of_the_server(staging, method):
+    async with on_stage(staging) as stage:
+        file = stage.over(stage.store.put("base/a", b"abcdef"))
+        await file.write(0, b"X")
+        stage.store.put("base/a", b"theirs")
+        stage.store.script(method, Fault(StaleVersion("S3 answered 412 PreconditionFailed.")))
+        with pytest.raises(WriteConflict) as caught:
+            await file.publish()
+        assert caught.value.sentence == "'base/a' was changed by another client."
+
+
 async def test_what_is_denied_is_kept_and_not_tried_again_by_itself(staging, autojump_clock):
     async with on_stage(staging) as stage:
         file = stage.new()

@@ -109,14 +109,17 @@ class Publication:
                 break
             except (WriteConflict, StaleVersion) as exc:
                 if not await self._recognise():
-                    raise self._conflict() from exc
+                    raise self._conflict(exc) from exc
                 if not self._owner.dirty:
                     return
         await self._made(etag)
 
-    def _conflict(self) -> WriteConflict:
-        sentence = f"{self._facts.path!r} was changed by another client meanwhile."
-        return WriteConflict(sentence, remedy=KEPT)
+    def _conflict(self, found: WriteConflict | StaleVersion) -> WriteConflict:
+        """What the user is told. A StaleVersion speaks of the request that met it."""
+        told = f"{self._facts.key!r} was changed by another client."
+        if isinstance(found, WriteConflict):
+            told = found.sentence
+        return WriteConflict(told, remedy=KEPT)
 
     async def _ask_for_base(self) -> None:
         """What is stored beside the object that is changed stays, whoever wrote it."""
@@ -127,7 +130,7 @@ class Publication:
             found = await self._wire.writer.traits(facts.version)
         except StaleVersion as exc:
             if not await self._recognise():
-                raise self._conflict() from exc
+                raise self._conflict(exc) from exc
             return
         except AccessDenied:
             log.info("nothing can be learnt of what is stored beside %r", facts.key)

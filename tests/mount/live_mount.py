@@ -182,7 +182,7 @@ class LiveMount:
                     problems.append("still mounted")
         finally:
             self.destroy()
-        problems += [f"log: {line}" for line in self._bad_lines()]
+        problems += [f"log: {line}" for line in self.bad_lines()]
         return problems
 
     def destroy(self):
@@ -202,7 +202,8 @@ class LiveMount:
         if more := Counter(self.descriptors()) - Counter(self._descriptors_at_start):
             yield f"descriptors that were not there at the start: {list(more.elements())}"
 
-    def _bad_lines(self):
+    def bad_lines(self):
+        """Lines of the log that no test has announced."""
         bad = re.compile(r"(ERROR|CRITICAL) |Traceback|Exception ignored|never awaited")
         return [
             line

@@ -17,3 +17,5 @@ def test_mixed_readers_in_bad_weather_see_right_bytes_and_nothing_grows(
     assert report["replacements"] > 0
     assert set(report["attempts"]) >= {kind for kinds in KINDS for kind in kinds}
     assert host.records() == []
+    assert report["writing"]["kills"] > 0
+    assert set(report["writing"]["operations"]) > {"cp", "fsync", "save", "log", "delete"}

@@ -1,4 +1,4 @@
-"""Twenty minutes of mixed readers in bad weather: `python -m tests.soak --help`."""
+"""Readers and writers in bad weather: `python -m tests.soak --help`."""
 
 import json
 import signal
@@ -26,6 +26,16 @@ from tests.soak.soak import Soak, long_plan
     metavar="S",
     help="Of credentials, in seconds.",
 )
+@click.option(
+    "--crash",
+    "crash_s",
+    type=click.FloatRange(1, 3600),
+    default=40,
+    show_default=True,
+    metavar="S",
+    help="Between two kills of a daemon that is written to, about.",
+)
+@click.option("--easy", is_flag=True, help="No trouble in which programs get errors for long.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of what is left to chance.")
 @click.option(
     "--json",
@@ -33,13 +43,15 @@ from tests.soak.soak import Soak, long_plan
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where to write the report as JSON, too.",
 )
-def main(minutes: float, lifetime_s: float, seed: int, json_path: Path | None) -> None:
-    """Read a mount in every way while all around it fails, and look what is wrong or grows.
+def main(
+    minutes: float, lifetime_s: float, crash_s: float, easy: bool, seed: int, json_path: Path | None
+) -> None:
+    """Read and write mounts while all around them fails, and look what is wrong or grows.
 
-    Ends with 1 if there is anything.
+    One daemon that is written to is killed again and again. Ends with 1 if anything is wrong.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    plan = long_plan(minutes, lifetime_s, seed)
+    plan = long_plan(minutes, lifetime_s, seed, crash_s=crash_s, hard=not easy)
     with tempfile.TemporaryDirectory(prefix="stsfs-soak-") as name:
         root = Path(name)
         for each in ("s3", "home", "run"):

@@ -4,6 +4,7 @@
 def text_of(report):
     """Some twenty lines: what was done, what came of it, what is wrong."""
     plan, sts, disk = report["plan"], report["sts"], report["disk_cache"]
+    writing = report["writing"]
     read_gib = sum(report["read_bytes"].values()) / (1 << 30)
     lines = [
         f"{report['elapsed_s'] / 60:.1f} minutes, tokens of {plan['lifetime_s']:g} s",
@@ -17,6 +18,12 @@ def text_of(report):
         f"commands       {_pairs(report['commands'])}",
         f"STS calls      {sts['calls']}, explained: {sts['at_most']} ({sts['by_time']} by time,"
         f" {sts['called_expired']} called expired, {sts['failures']} failures)",
+        f"written        {sum(writing['operations'].values())}: {_pairs(writing['operations'])}",
+        f"refused        {_pairs(writing['refused']) or 'none'}",
+        f"daemon killed  {writing['kills']} times, {writing['found_in_recover']} contents found by"
+        f" recover, {writing['given_up']} given up when compared, left at the end:"
+        f" {_pairs(writing['left_at_the_end']) or 'none'}"
+        + ("" if writing["small_disk"] else ", no small staging disk without an administrator"),
         "requests       "
         + _pairs({kind: n["count"] for kind, n in report["requests"].items()})
         + f", {sum(n['retries'] for n in report['requests'].values())} repeated,"
@@ -37,7 +44,7 @@ def _pairs(counts):
 def _level(name, level):
     unit = f" {level['unit']}" if level["unit"] else ""
     return (
-        f"{name:14} {level['first']:g}, {level['middle']:g}, {level['last']:g}{unit}"
+        f"{name:22} {level['first']:g}, {level['middle']:g}, {level['last']:g}{unit}"
         f" (medians of thirds), at most {level['peak']:g};"
         f" {'level' if level['is_level'] else 'NOT LEVEL'} within {level['tolerance']:g}"
     )

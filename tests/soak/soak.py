@@ -1,5 +1,6 @@
 """A soak: readers, other clients, vandals and bad weather around one mount."""
 
+import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
@@ -12,6 +13,7 @@ from tests.soak.neighbours import Neighbours
 from tests.soak.objects import CHANGING, STEADY
 from tests.soak.trouble import ANNOUNCED, Weather, phases
 from tests.soak.verdict import verdict
+from tests.soak.writing import Writing
 
 METADATA_TTL_S = 5.0
 
@@ -33,21 +35,28 @@ class Plan:
     command_s: float
     kill_s: float
     vandal_s: float
+    crash_s: float
+    """Between two kills of a daemon that is written to, about."""
+
+    patience_s: float
+    """For how long what was accepted may be neither in S3 nor listed, after a kill."""
+
     rss_tolerance_mib: float
     sockets_tolerance: int
     seed: int = 1
 
 
-def long_plan(minutes, lifetime_s, seed):
+def long_plan(minutes, lifetime_s, seed, *, crash_s, hard):
     return Plan(
-        minutes * 60, lifetime_s, unit_s=12, deadline_s=35, hard=True, sample_s=2, command_s=4,
-        kill_s=5, vandal_s=20, rss_tolerance_mib=8, sockets_tolerance=16, seed=seed,
+        minutes * 60, lifetime_s, unit_s=12, deadline_s=35, hard=hard, sample_s=2, command_s=4,
+        kill_s=5, vandal_s=20, crash_s=crash_s, patience_s=240,
+        rss_tolerance_mib=8, sockets_tolerance=16, seed=seed,
     )  # fmt: skip
 
 
 SHORT = Plan(
     16, lifetime_s=4, unit_s=1, deadline_s=60, hard=False, sample_s=0.25, command_s=1,
-    kill_s=2, vandal_s=3, rss_tolerance_mib=32, sockets_tolerance=64,
+    kill_s=2, vandal_s=3, crash_s=5, patience_s=60, rss_tolerance_mib=32, sockets_tolerance=64,
 )  # fmt: skip
 """For the suite: less than the cache needs to fill, so memory is looked at only roughly."""
 
@@ -80,7 +89,9 @@ class Soak:
         self.neighbours = Neighbours(live, self.folder, self.cache_dir, judge, plan.seed)
         self.crews = Crews(live, judge, plan.seed, self.stopping)
         self.meters = Meters(live)
+        self.writing = None
         try:
+            self.writing = Writing(self, self.stage.folder(), self.cache_dir.parent / "writing")
             self.begun_s = time.monotonic()
             self._run_all()
             self.elapsed_s = time.monotonic() - self.begun_s
@@ -88,6 +99,9 @@ class Soak:
         except BaseException:
             live.destroy()
             raise
+        finally:
+            if self.writing is not None:
+                self.writing.destroy()
         report["problems"] += live.audit()
         return report
 
@@ -102,6 +116,9 @@ class Soak:
             (self.neighbours.command, stopping, plan.command_s),
             (self.neighbours.vandalise, stopping, plan.vandal_s),
             (self.crews.kill, plan.kill_s),
+            (self.writing.kill, random.Random(plan.seed), plan.crash_s),
+            (self.writing.meters.sample, stopping, plan.sample_s),
+            (self.writing.meters.ask, stopping, 2 * plan.command_s),
             *((self.crews.run, kinds) for kinds in KINDS),
         ]
         with ThreadPoolExecutor(len(jobs)) as pool:

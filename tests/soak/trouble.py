@@ -43,6 +43,10 @@ def phases(lifetime_s, unit_s, deadline_s, *, hard):
         Phase("ExpiredToken", unit_s, lambda plan: [
             plan.every_nth(40, status=400, code="ExpiredToken", limit=3),
         ]),
+        Phase("lost answers", unit_s, lambda plan: [
+            plan.lose_answer(5, kinds=["PUT", "COPY", "DELETE", "PART", "PART_COPY"]),
+            plan.lose_answer(4, kinds=["MULTIPART"]),
+        ]),
         Phase("all at once", unit_s, lambda plan: [
             plan.every_nth(7), plan.every_nth(9, status=500), plan.hang_up(11),
             plan.cut_body(5, after_bytes=70_000), plan.stall(13, seconds_s=0.5),

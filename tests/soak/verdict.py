@@ -15,11 +15,19 @@ def verdict(soak):
     neighbours, crews = soak.neighbours, soak.crews
     status = live.settled_status()
     levels = soak.meters.levels(soak.plan.rss_tolerance_mib, soak.plan.sockets_tolerance)
+    writing = soak.writing.report()
+    levels |= {
+        f"writing: {name}": level
+        for name, level in soak.writing.meters.levels(
+            soak.plan.rss_tolerance_mib, soak.plan.sockets_tolerance
+        ).items()
+    }
     inodes, sts = _forgotten_inodes(live), _sts_calls(soak, status)
     problems = [
         *(f"{each['reason']}: {each}" for each in judge.wrong),
         *crews.complaints,
         *neighbours.complaints,
+        *writing.pop("problems"),
         *(f"{name} is not level: {each}" for name, each in levels.items() if not each.is_level),
     ]
     if sts["calls"] > sts["at_most"]:
@@ -41,6 +49,7 @@ def verdict(soak):
         "sts": sts,
         "levels": soak.meters.as_json(levels),
         "rss_mib": soak.meters.rss_mib,
+        "writing": writing | {"rss_mib": soak.writing.meters.rss_mib},
         "inodes_at_the_end": inodes,
         "replacements": neighbours.replacements,
         "readers_killed": crews.kills,
