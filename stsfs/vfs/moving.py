@@ -104,7 +104,9 @@ class TreeMove:
             if staged is None:
                 continue
             await staged.settle()
-            is_new = staged.version is None and staged.writable_handles > 0
+            is_new = (
+                staged.version is None and staged.writable_handles > 0 and not staged.has_parked
+            )
             if staged.dirty and not is_new and _has_name(file):
                 await staged.publish()
 

@@ -9,6 +9,7 @@ they hold for the moment between that answer and the change.
 """
 
 import uuid
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import NoReturn
 
@@ -226,18 +227,25 @@ class Namespace:
         async with self._nodes.lock(*files):
             is_done = False
             while not is_done:
-                if _is_dirty(node) and any(each.version is not None for each in files):
-                    # S3 has one of them, and it is moved or replaced there: by what is here now.
-                    assert node.staged is not None
-                    await node.staged.publish()
+                await self._publish_to_move(node, files)
                 async with AsyncExitStack() as holds:
                     for each in files:
                         if each.staged is not None:
                             await holds.enter_async_context(each.staged.held())
-                    is_done = _is_in_store(node) or target is None or not _is_in_store(target)
+                    # In a hold it may have turned out that S3 has one of them after all.
+                    is_done = not _must_be_in_store(node, files)
                     if is_done:
                         await self._rename_held(node, new_parent, new_name, target, absent=absent)
         self._changes.keep(old_parent)
+
+    async def _publish_to_move(self, node: File, files: Sequence[File]) -> None:
+        """What S3 has of them is moved, or replaced, there: by what the node has now."""
+        if not _must_be_in_store(node, files):
+            return
+        staged = node.staged
+        assert staged is not None
+        if staged.detached or (await staged.publish()) is None:
+            raise StaleVersion(f"{path_of(node)} was replaced or deleted.")
 
     async def _rename_held(
         self,
@@ -352,13 +360,16 @@ def _path(parent: Directory, name: bytes) -> str:
     return f"{path_of(parent).rstrip('/')}/{name.decode('utf-8', 'backslashreplace')}"
 
 
-def _is_dirty(file: File) -> bool:
-    return file.staged is not None and file.staged.dirty
+def _must_be_in_store(node: File, files: Sequence[File]) -> bool:
+    """Whether a file has to be published before it can get another name.
 
-
-def _is_in_store(file: File) -> bool:
-    """Whether S3 has some version of it."""
-    return stored_version(file) is not None
+    Of a file that is only here just the name changes, unless S3 has what it replaces, or parts of
+    an upload under its present key.
+    """
+    staged = node.staged
+    if staged is None or not staged.dirty:
+        return False
+    return staged.has_parked or any(stored_version(each) is not None for each in files)
 
 
 def _why_not_empty(directory: Directory, key: str) -> str:

@@ -204,7 +204,7 @@ class DirtyFile:
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended; `watcher.gone` was called."""
+        """Whether it has ended."""
         return self._state is DirtyState.ENDED
 
     @property
@@ -340,9 +340,7 @@ class DirtyFile:
 
     async def rename(self, key: str, path: str, expected: Expected | None) -> None:
         """S3 has nothing of it yet, and will get it under this key. Inside `held`."""
-        assert self.turn.is_mine
-        assert self.version is None, "what S3 has is moved there: see follow"
-        assert not self.has_parked, "publish it first"
+        assert self.turn.is_mine and self.version is None and not self.has_parked  # noqa: PT018
         facts = self._facts
         facts.key, facts.path, facts.expected, facts.exclusive = key, path, expected, False
         self._sender.give_up_soon()
@@ -403,6 +401,11 @@ class DirtyFile:
             await self._content.discard()
         return True
 
+    def _end_soon(self) -> None:
+        """It has turned out that S3 has all of a file, whose last handle may have gone before."""
+        if self._may_end():
+            self._tasks.start(f"end of {self.path!r}", self._end_if_unused)
+
     def _may_end(self) -> bool:
         if self.detached:
             return not self.closed and not self.open_handles
@@ -423,7 +426,7 @@ class DirtyFile:
         self._sender.give_up_soon()
         self._record.forget()
         async with self._content.lock:
-            with logged("the staging file of %r stays behind", self.path):
+            with logged("the bytes of %r stay behind", self.path):
                 await trio.to_thread.run_sync(self._content.unlink)
 
     def _keep_name(self) -> None:
@@ -431,6 +434,7 @@ class DirtyFile:
         self._sender.go_on()
         if not self.dirty:
             self._to(DirtyState.CLEAN)
+            self._end_soon()
             return
         is_whole = self._failed_changes == self._changes or not self.writable_handles
         self._to(DirtyState.FAILED if is_whole else DirtyState.WRITING)
@@ -501,6 +505,7 @@ class DirtyFile:
         """
         await self._quiet()
         await self._publication.confirm()
+        self._end_soon()
         return self.version
 
     # What the publication tells; see publication.Owner.
