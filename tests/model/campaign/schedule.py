@@ -27,7 +27,7 @@ SIZES = {
     "QUICK_BYTES_MAX": -1,
 }
 """Constants of the program, so small that files of a few cells are sent in parts, and so that all
-work on the disk goes to (what stands for) threads. Each is set wherever a module has imported it."""
+work on the disk goes to (what stands for) threads. Each is set in all modules that have it."""
 
 PART_BYTES_MIN = SIZES["PART_BYTES_MIN"]
 EPOCH_UNIX_S = 1_700_000_000.0
