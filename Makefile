@@ -74,12 +74,14 @@ demo: setup-demo ## a local S3 and a local Synapse, mounted and read: needs no a
 test: setup-test check ## checks and tests
 	@$(BIN)/python -m pytest -m "not strict and not systemd" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: $(VENV)/.setup-test ## format, lint, types, layering
+check: $(VENV)/.setup-test ## format, lint, types, layering, who owns the state of a written file
 	@$(BIN)/ruff format --check --quiet stsfs tests || \
 		{ echo "Run 'make format'." >&2; exit 1; }
 	@$(BIN)/ruff check --quiet stsfs tests
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q --no-header -p no:cacheprovider tests/test_house.py tests/test_writer_states.py >/dev/null || \
+		$(BIN)/python -m pytest -q tests/test_house.py tests/test_writer_states.py
 
 test-strict: setup-test strict-tools ## tests against a real radosgw, which is started and stopped
 	@$(BIN)/python -m pytest -m strict tests/strict $(ARGS)

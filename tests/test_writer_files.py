@@ -14,6 +14,7 @@ from stsfs.errors import (
     WriteConflict,
 )
 from stsfs.store.object_store import Traits
+from stsfs.writer import content
 from stsfs.writer.dirty_state import DirtyState
 from tests.fakes import pattern
 from tests.faults import Fault, Hold
@@ -332,3 +333,19 @@ async def test_big_bodies_wait_for_each_other(staging):
             for file in files:
                 nursery.start_soon(file.publish)
         assert stage.calls["put"] == 8
+
+
+async def test_writes_scattered_over_a_large_object_do_not_make_a_span_each(staging, monkeypatch):
+    monkeypatch.setattr(content, "SPANS_MAX", 8)
+    monkeypatch.setattr(content, "FETCH_BYTES", 64)
+    data = bytearray(pattern(1, 64 * 40))
+    async with on_stage(staging) as stage:
+        file = stage.over(stage.store.put("base/a", data))
+        for start in range(0, len(data), 16):
+            await file.write(start, b"X")
+            data[start : start + 1] = b"X"
+        spans = file._content
+        assert max(len(spans.present), len(spans.changed)) <= 8 + len(data) // 64
+        assert bytes(await file.read(0, len(data))) == data
+        assert await closed(file)
+        assert stage.data() == data

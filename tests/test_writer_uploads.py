@@ -30,8 +30,11 @@ def sent(store):
 
 async def quiet():
     """Return when background tasks have nothing to do; threads count as work."""
+    threads = trio.to_thread.current_default_thread_limiter()
     for _ in range(5):
         await wait_all_tasks_blocked(0.01)
+        while threads.borrowed_tokens:
+            await wait_all_tasks_blocked(0.001)
 
 
 async def written(file, data, piece_bytes=7):

@@ -31,8 +31,8 @@ from stsfs.fuse.kernel_cache import KernelCache
 from stsfs.fuse.kernel_limits import READ_AHEAD_KIB, KernelLimits, raise_read_ahead
 from stsfs.fuse.operations import Appearance, Operations
 from stsfs.fuse.session import MAX_BACKGROUND, Session
-from stsfs.fuse.write_operations import WriteOperations, WriteXattrOperations
-from stsfs.fuse.xattrs import Origin, XattrOperations
+from stsfs.fuse.write_operations import WriteOperations
+from stsfs.fuse.xattrs import Origin, Xattrs
 from stsfs.store.object_store import ObjectStore
 from stsfs.supervisor import contained, kept_running
 from stsfs.vfs.inspector import Inspector
@@ -157,23 +157,17 @@ class _Mount:
 
     def _make_operations(self, appearance: Appearance) -> Operations:
         vfs, refusals, deadline_s = self._vfs, self._refusals, self._config.deadline_s
-        if not self._config.xattrs:
-            if isinstance(vfs, WritingVfs):
-                return WriteOperations(vfs, refusals, appearance, deadline_s=deadline_s)
-            return Operations(vfs, refusals, appearance, deadline_s=deadline_s)
-        inspector = self._inspector
+        xattrs = self._make_xattrs() if self._config.xattrs else None
+        if isinstance(vfs, WritingVfs):
+            return WriteOperations(vfs, refusals, appearance, deadline_s=deadline_s, xattrs=xattrs)
+        return Operations(vfs, refusals, appearance, deadline_s=deadline_s, xattrs=xattrs)
+
+    def _make_xattrs(self) -> Xattrs:
         origins = {
             each.location_id: Origin(each.location.label, each.location.bucket)
             for each in self._places.all
         }
-        if isinstance(vfs, WritingVfs):
-            return WriteXattrOperations(
-                vfs, refusals, appearance, deadline_s=deadline_s, inspector=inspector,
-                origins=origins,
-            )  # fmt: skip
-        return XattrOperations(
-            vfs, refusals, appearance, deadline_s=deadline_s, inspector=inspector, origins=origins
-        )
+        return Xattrs(self._vfs, self._inspector, origins)
 
     def _make_disk(self, pool: BlockPool, store: ObjectStore) -> DiskTier | None:
         if self._config.cache_dir is None:

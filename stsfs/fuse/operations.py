@@ -21,6 +21,7 @@ import trio
 from stsfs import supervisor
 from stsfs.errors import DeadlineExceeded, StaleVersion, StsfsError, sole, without_frames
 from stsfs.fuse import errno_table
+from stsfs.fuse.xattrs import Xattrs
 from stsfs.supervisor import unfailing
 from stsfs.vfs.nodes import Directory, Node
 from stsfs.vfs.refusals import Refusals
@@ -123,8 +124,15 @@ class Operations(pyfuse3.Operations):
     """Kernel requests in, vfs calls out; no decisions are made here."""
 
     def __init__(
-        self, vfs: Vfs, refusals: Refusals, appearance: Appearance, *, deadline_s: float
+        self,
+        vfs: Vfs,
+        refusals: Refusals,
+        appearance: Appearance,
+        *,
+        deadline_s: float,
+        xattrs: Xattrs | None = None,
     ) -> None:
+        """Without xattrs the kernel is told once that there are no extended attributes."""
         super().__init__()
         self.deadline_s = deadline_s
         self.under_way: set[trio.CancelScope] = set()
@@ -133,6 +141,7 @@ class Operations(pyfuse3.Operations):
         self._vfs = vfs
         self._refusals = refusals
         self._appearance = appearance
+        self._xattrs = xattrs
         self._file_mode = stat.S_IFREG | (0o444 & ~appearance.umask)
         self._directory_mode = stat.S_IFDIR | (0o555 & ~appearance.umask)
 
@@ -211,6 +220,23 @@ class Operations(pyfuse3.Operations):
 
     async def flush(self, fh: int) -> None:
         """close(2) of a file that was only read."""
+
+    @handler
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        """The value of one extended attribute; ENODATA for one that there is not."""
+        if self._xattrs is None:
+            raise pyfuse3.FUSEError(errno.ENOSYS)
+        value = await self._xattrs.get(inode, name)
+        if value is None:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        return value
+
+    @handler
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        """The names of all extended attributes."""
+        if self._xattrs is None:
+            raise pyfuse3.FUSEError(errno.ENOSYS)
+        return await self._xattrs.names(inode)
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """A large, nearly empty file system: a bucket has no size."""

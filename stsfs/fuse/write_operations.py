@@ -11,7 +11,7 @@ import pyfuse3
 import trio
 
 from stsfs.fuse.operations import Appearance, Operations, change_handler
-from stsfs.fuse.xattrs import XattrOperations
+from stsfs.fuse.xattrs import Xattrs
 from stsfs.rules.question import Operation
 from stsfs.supervisor import TaskPool, unfailing
 from stsfs.vfs.nodes import File, Node
@@ -30,9 +30,15 @@ class WriteOperations(Operations):
     """Operations of a mount made with --rw. `run` must be running while requests are answered."""
 
     def __init__(
-        self, vfs: WritingVfs, refusals: Refusals, appearance: Appearance, *, deadline_s: float
+        self,
+        vfs: WritingVfs,
+        refusals: Refusals,
+        appearance: Appearance,
+        *,
+        deadline_s: float,
+        xattrs: Xattrs | None = None,
     ) -> None:
-        super().__init__(vfs, refusals, appearance, deadline_s=deadline_s)
+        super().__init__(vfs, refusals, appearance, deadline_s=deadline_s, xattrs=xattrs)
         self._writing = vfs
         self._ends = TaskPool("released files")
         self._ending: set[trio.Event] = set()
@@ -195,10 +201,6 @@ class WriteOperations(Operations):
             # It may become another client's file without the kernel's doing, and grows.
             entry.entry_timeout = entry.attr_timeout = 0.0
         return entry
-
-
-class WriteXattrOperations(XattrOperations, WriteOperations):
-    """The same with extended attributes; takes what XattrOperations takes, with a WritingVfs."""
 
 
 def _unusual(mode: int, usual: int) -> int | None:

@@ -1,20 +1,16 @@
 """Extended attributes: what `stsfs info` tells, for programs that read attributes.
 
-A class of its own, because its mere presence costs: the kernel asks twice per file of an `ls -l`
-as long as getxattr answers anything but ENOSYS, which Operations does. Setting stays ENOSYS,
-which the kernel turns into ENOTSUP; on a read-only mount it says EROFS before it asks.
+A part that Operations has or has not, because to have it costs: the kernel asks twice per file of
+an `ls -l` as long as getxattr answers anything but ENOSYS. Setting stays ENOSYS, which the kernel
+turns into ENOTSUP; on a read-only mount it says EROFS before it asks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import pyfuse3
-
-from stsfs.fuse.operations import Appearance, Operations, handler
 from stsfs.vfs.inspector import Inspector
 from stsfs.vfs.nodes import Directory, File, Node
-from stsfs.vfs.refusals import Refusals
 from stsfs.vfs.vfs import Vfs
 
 
@@ -28,38 +24,28 @@ class Origin:
     bucket: str
 
 
-class XattrOperations(Operations):
-    """Operations with attributes `user.s3.*`, `user.stsfs.*` and `user.synapse.*`."""
+class Xattrs:
+    """The attributes `user.s3.*`, `user.stsfs.*` and `user.synapse.*` of the files of a mount.
 
-    def __init__(
-        self,
-        vfs: Vfs,
-        refusals: Refusals,
-        appearance: Appearance,
-        *,
-        deadline_s: float,
-        inspector: Inspector,
-        origins: Mapping[int, Origin],
-    ) -> None:
-        super().__init__(vfs, refusals, appearance, deadline_s=deadline_s)
-        self._inspector = inspector
-        self._origins = origins
+    Raises what `Vfs.attributes` and `Vfs.properties` raise.
+    """
 
-    @handler
-    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        """The value of one attribute; ENODATA for one that we do not have."""
+    def __init__(self, vfs: Vfs, inspector: Inspector, origins: Mapping[int, Origin]) -> None:
+        """origins are by location id."""
+        self._vfs, self._inspector, self._origins = vfs, inspector, origins
+
+    async def get(self, inode: int, name: bytes) -> bytes | None:
+        """The value of one attribute; None: there is none of that name."""
         node = await self._vfs.attributes(inode)
         make = self._makers(node).get(name)
         if make is not None:
             return make().encode()
-        if name.startswith(b"user."):
-            told = (await self._vfs.properties(node)).get(name[5:].decode("utf-8", "replace"))
-            if told is not None:
-                return told.encode()
-        raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        if not name.startswith(b"user."):
+            return None
+        told = (await self._vfs.properties(node)).get(name[5:].decode("utf-8", "replace"))
+        return None if told is None else told.encode()
 
-    @handler
-    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+    async def names(self, inode: int) -> Sequence[bytes]:
         """The names of all attributes."""
         node = await self._vfs.attributes(inode)
         told = await self._vfs.properties(node)

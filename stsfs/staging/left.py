@@ -120,12 +120,14 @@ def owners(named: Path) -> list[Owner]:
 def is_unused(named: Path) -> bool:
     """Whether no process has anything in the directory that was named, living ones included.
 
-    False also where this user has no part in it: its disk may not be mounted. Blocks.
+    What dead processes left of nothing is removed first. False also where this user has no part in
+    it: its disk may not be mounted. Blocks.
     """
     part = part_of_user(named)
     if not part.is_dir():
         return False
     with translated(part), locked(part):
+        sweep(part)
         return not any(each.is_dir() and not each.is_symlink() for each in part.iterdir())
 
 

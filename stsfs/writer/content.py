@@ -24,6 +24,9 @@ FETCH_BYTES = 1024 * 1024
 """What is fetched from the base in one piece."""
 
 Span = tuple[int, int]
+SPANS_MAX = 65_536
+"""Beyond so many separate ranges on the disk, each further one brings its surroundings along."""
+
 OnChange = Callable[[int, int], None]
 
 
@@ -182,6 +185,8 @@ class StagedContent:
             raise
         self.present.add(start, stop)
         self.written.add(offset, stop)
+        if len(self.written) > SPANS_MAX:
+            self.written.clear()  # this is no stream: nothing goes ahead of the publication
         self.size_bytes = max(self.size_bytes, stop)
         self._mark_changed([(start, stop)])
         if self.limit_bytes and self.changed.covers(0, self.limit_bytes):
@@ -221,6 +226,22 @@ class StagedContent:
             except StaleVersion:
                 if self.base is base:
                     raise  # else it was our own publication that replaced it
+
+    async def bound_spans(self, start: int, stop: int) -> None:
+        """Before a write of [start, stop): keep the number of spans bounded. Not under lock.
+
+        Writes scattered over a large object would else make a span each, in memory and in the
+        record. Bytes around the write are fetched, so that there is one span a FETCH_BYTES at most.
+        """
+        is_bounded = len(self.present) < SPANS_MAX and len(self.changed) < SPANS_MAX
+        if is_bounded or self.changed.overlaps(max(0, start - 1), stop + 1):
+            return
+        first = start - start % FETCH_BYTES
+        last = min(-(-stop // FETCH_BYTES) * FETCH_BYTES, self.limit_bytes)
+        await self.fetch(first, last)
+        async with self.lock:
+            for inside in self.present.within(first, last):
+                self._mark_changed([inside])
 
     async def fetch(self, start: int, stop: int) -> None:
         """Bring what only the base has of [start, stop) into the staging file. Not under lock."""

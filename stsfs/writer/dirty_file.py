@@ -93,15 +93,14 @@ class DirtyFile:
 
         self._state = DirtyState.CLEAN
         self._changes = self._published_changes = 0
-        self._failed_changes = -1
-        """Which state of the content an attempt was made at, and failed, last."""
-
-        self._kept_changes = -1
-        """Which state of the content `keep` has made sure of."""
+        self._failed_changes = self._kept_changes = -1
+        """Counts of the content that an attempt failed with, and that `keep` has made sure of."""
 
         self._home = home
         self._facts, self._content, self._tasks = facts, content, tasks
-        self._record = RecordFile(location, facts, content, lambda: str(self.error or ""))
+        self._record = RecordFile(
+            location, facts, content, lambda: self.error.sentence if self.error else ""
+        )
         self._publication = Publication(
             self, wire, location.location_id, facts, content, self._record, tasks
         )

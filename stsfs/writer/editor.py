@@ -45,6 +45,7 @@ class ContentEditor:
 
     async def _write(self, offset: int, data: bytes | memoryview) -> None:
         await self._sender.admit()
+        await self._content.bound_spans(offset, offset + len(data))
         async with self._content.lock:
             self._raise_if_ended()
             self._content.raise_if_parked(offset, offset + len(data))

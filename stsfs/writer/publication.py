@@ -109,10 +109,14 @@ class Publication:
                 break
             except (WriteConflict, StaleVersion) as exc:
                 if not await self._recognise():
-                    raise WriteConflict(exc.sentence, remedy=KEPT) from exc
+                    raise self._conflict() from exc
                 if not self._owner.dirty:
                     return
         await self._made(etag)
+
+    def _conflict(self) -> WriteConflict:
+        sentence = f"{self._facts.path!r} was changed by another client meanwhile."
+        return WriteConflict(sentence, remedy=KEPT)
 
     async def _ask_for_base(self) -> None:
         """What is stored beside the object that is changed stays, whoever wrote it."""
@@ -123,7 +127,7 @@ class Publication:
             found = await self._wire.writer.traits(facts.version)
         except StaleVersion as exc:
             if not await self._recognise():
-                raise WriteConflict(exc.sentence, remedy=KEPT) from exc
+                raise self._conflict() from exc
             return
         except AccessDenied:
             log.info("nothing can be learnt of what is stored beside %r", facts.key)

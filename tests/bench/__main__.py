@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 
 from stsfs.daemon import mountinfo
+from tests.bench import systems as systems_of
 from tests.bench.compare import Comparison, Plan
 from tests.bench.jobs_data import data_jobs
 from tests.bench.jobs_disk import disk_jobs
@@ -51,6 +52,11 @@ _WARM_UP_S = 5.0
 )
 @click.option("--only", metavar="JOB,...", default="", help="Only these jobs; see --list.")
 @click.option("--peers", metavar="NAME,...", help="Only these peers; '' is none.")
+@click.option(
+    "--before",
+    metavar="PYTHON",
+    help="Also the stsfs of another checkout, by its interpreter: .venv/bin/python there.",
+)
 @click.option("--formats", is_flag=True, help="Also samtools, bcftools, pyarrow and h5py.")
 @click.option(
     "--timeout",
@@ -78,6 +84,7 @@ def main(
     server: str,
     only: str,
     peers: str | None,
+    before: str | None,
     formats: bool,
     timeout: float,
     json_path: Path | None,
@@ -94,6 +101,8 @@ def main(
         return
     console = Console(stderr=False, width=None if sys.stdout.isatty() else 160)
     systems = _choose_systems(console, peers)
+    if before is not None:
+        systems.append(systems_of.before(before))
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     console.print("making the objects (once per machine)")
     root = make_objects(scale)

@@ -30,6 +30,10 @@ _STORED_S = 240.0
 """When bytes that S3 does not have count as lost."""
 
 
+_BESIDE = 300
+"""Files that lie in a directory before."""
+
+
 def _content(number: int, size_bytes: int) -> memoryview:
     start = number * _WINDOW_STEP_BYTES % (len(_POOL) - size_bytes)
     return _POOL[start : start + size_bytes]
@@ -94,9 +98,21 @@ def _write_big(target: Target) -> Iterator[Sample]:
     yield Sample("write.big_closed", closed_s)
 
 
-def _write_small(target: Target) -> Iterator[Sample]:
-    names = _small_names(target.scale)
+def _write_listed(target: Target) -> Iterator[Sample]:
+    """The same into a directory that exists, and that somebody has looked into."""
     (target.root / _DIRECTORY).mkdir()
+    for number in range(_BESIDE):
+        (target.root / _DIRECTORY / f"beside-{number:03}").write_bytes(b"x")
+    os.listdir(target.root / _DIRECTORY)
+    yield from _write_small(target, "write.listed", exists=True)
+
+
+def _write_small(
+    target: Target, key: str = "write.small", *, exists: bool = False
+) -> Iterator[Sample]:
+    names = _small_names(target.scale)
+    if not exists:
+        (target.root / _DIRECTORY).mkdir()
 
     def work(writer: int) -> None:
         for number in range(writer, len(names), _WRITERS):
@@ -109,8 +125,8 @@ def _write_small(target: Target) -> Iterator[Sample]:
         _wait_until_stored(target.local, dict.fromkeys(names, SMALL_BYTES))
         stored_s = closed_s + time.perf_counter() - last_closed_s
     _check_small(target.local, names)
-    yield reading.sample("write.small", stored_s)
-    yield Sample("write.small_closed", closed_s)
+    yield reading.sample(key, stored_s)
+    yield Sample(f"{key}_closed", closed_s)
 
 
 def _write_big_raw(target: RawTarget) -> Iterator[Sample]:
@@ -167,6 +183,10 @@ def write_jobs(scale: Scale) -> list[Job]:
             Figure("write.small", f"{small}, until S3 has them", "s", more_is_better=False),
             _closed("write.small_closed"),
         ), _write_small, _write_small_raw, writes=True),
+        Job("write-listed", (
+            Figure("write.listed", f"{small}, in a listed directory", "s", more_is_better=False),
+            _closed("write.listed_closed"),
+        ), _write_listed, writes=True),
     ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from stsfs.daemon import mountinfo
@@ -66,7 +67,7 @@ class System:
         return (done.stdout.splitlines() or ["?"])[0]
 
 
-def _stsfs(setting: Setting) -> tuple[list[str], dict[str, str]]:
+def _stsfs(setting: Setting, python: str = sys.executable) -> tuple[list[str], dict[str, str]]:
     run = setting.directory / "run"
     run.mkdir(mode=0o700)
     env = {
@@ -78,7 +79,8 @@ def _stsfs(setting: Setting) -> tuple[list[str], dict[str, str]]:
     }
     if setting.tls:
         env["AWS_CA_BUNDLE"] = str(setting.server.ca_file)
-    command = [sys.executable, "-m", "stsfs", "mount", "--foreground"]
+    # -P: what the interpreter has installed, not what lies in the current directory.
+    command = [python, "-P", "-m", "stsfs", "mount", "--foreground"]
     command += [f"s3://{BUCKET}", str(setting.mount_path), "--endpoint-url", setting.url]
     if setting.writes:
         command += ["--rw", "--conditional-writes", "on"]
@@ -123,6 +125,13 @@ def _rclone(setting: Setting) -> tuple[list[str], dict[str, str]]:
     if setting.tls:
         command += ["--ca-cert", str(setting.server.ca_file)]
     return command, env
+
+
+def before(python: str) -> System:
+    """The stsfs that another checkout's interpreter runs."""
+    return System(
+        "before", python, partial(_stsfs, python=python), ("-P", "-m", "stsfs", "--version")
+    )
 
 
 STSFS = System("stsfs", sys.executable, _stsfs, ("-m", "stsfs", "--version"))

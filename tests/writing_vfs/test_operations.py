@@ -12,8 +12,8 @@ import trio
 from stsfs import supervisor
 from stsfs.errors import AccessDenied, StoreFailure
 from stsfs.fuse.operations import Appearance
-from stsfs.fuse.write_operations import WriteOperations, WriteXattrOperations
-from stsfs.fuse.xattrs import Origin
+from stsfs.fuse.write_operations import WriteOperations
+from stsfs.fuse.xattrs import Origin, Xattrs
 from stsfs.vfs.inspector import Inspector
 from stsfs.vfs.nodes import ROOT_INODE
 from stsfs.vfs.refusals import Refusals
@@ -268,13 +268,9 @@ async def test_setting_extended_attributes_is_left_to_the_kernel(operations):
 
 async def test_extended_attributes_are_read_beside_writing(mount, refusals, store):
     inspector = Inspector(mount.tree, mount.vfs._cache, mount.vfs)
-    operations = WriteXattrOperations(
-        mount.vfs,
-        refusals,
-        APPEARANCE,
-        deadline_s=DEADLINE_S,
-        inspector=inspector,
-        origins={1: Origin("s3://bucket", "bucket")},
+    xattrs = Xattrs(mount.vfs, inspector, {1: Origin("s3://bucket", "bucket")})
+    operations = WriteOperations(
+        mount.vfs, refusals, APPEARANCE, deadline_s=DEADLINE_S, xattrs=xattrs
     )
     handle, entry = await create(operations, flags=os.O_RDWR | os.O_CREAT)
     assert await operations.getxattr(entry.st_ino, b"user.s3.key", CALLER) == b"f"
