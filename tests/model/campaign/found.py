@@ -38,6 +38,7 @@ _LATE = "after a rename whose answer was lost the mount shows what it has replac
 _BLIND = "without conditions a stale view replaces the other mount's object"
 _OPENED = "an open of a file that is just being renamed outdates it under its new name, for ever"
 _OTHERS = "a conflict is in no status as long as another handle of the file is open"
+_STAGED = "a file is staged while its directory is being renamed, which then fails"
 _PARKED = "a file with parked bytes cannot be renamed"
 
 REPAIRED = (
@@ -180,6 +181,18 @@ REPAIRED = (
     Found("full-disk", 489, "crash", _PARKED, (
         Step("A2", "session", ("b", "w", (("write", 70), ("write", 20), ("write", 3),
                                           ("write", 8), ("rename", "c")))),
+    )),
+    Found("two-mounts", 6825, "crash", _STAGED, (
+        Step("B1", "save", ("d/a", 8)),
+        Step("A2", "read", ("d/a", True)),
+        Step("A2", "rmdir", ("d",)),
+        Step("B1", "rename", ("a", "c", False)),
+        Step("A1", "session", ("a", "wd", (("write", 1), ("write", 20), ("cut", 1), ("write", 8),
+                                           ("write", 5), ("cut", 2)))),
+        Step("A2", "unlink", ("a",)),
+        Step("A2", "rename_directory", ("d", "n")),
+        Step("A1", "session", ("d/a", "w", ())),
+        Step("B1", "read", ("d/a", True)),
     )),
 )  # fmt: skip
 
