@@ -8,7 +8,7 @@ the task worked on; the mount goes on.
 import contextlib
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVarTuple
@@ -20,9 +20,17 @@ Args = TypeVarTuple("Args")
 
 BUGS_SHOWN_MAX = 20
 RESTART_PAUSE_S = 1.0
-"""Before a task that has to run as long as the mount is started again."""
+"""Before a task that has to run as long as the mount is started again; doubled each time."""
+
+RESTART_PAUSE_MAX_S = 60.0
+"""The longest pause. A task that has run for so long without a bug begins with the shortest."""
+
+KINDS_MAX = 100
+"""Kinds of bugs whose repetitions are counted; the one that was seen longest ago is forgotten."""
 
 OnBug = Callable[[Exception], None]
+_Kind = tuple[str, type[Exception], str, int]
+"""Of which task, of which type, and where it was raised: file and line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +48,29 @@ class BugLog:
 
     count: int = 0
     latest: deque[Bug] = field(default_factory=lambda: deque(maxlen=BUGS_SHOWN_MAX))
+    _repeats: OrderedDict[_Kind, int] = field(default_factory=OrderedDict)
 
     def note(self, task: str, exc: Exception) -> None:
-        """Log, count and remember one. Not a checkpoint."""
+        """Log, count and remember one. Not a checkpoint.
+
+        The traceback of a bug that repeats is logged when it comes for the 1st, 2nd, 4th, 8th time
+        and so on; one line each time.
+        """
         self.count += 1
         self.latest.append(Bug(time.time(), task, f"{type(exc).__name__}: {exc}"))
-        log.critical("a bug in %s: %r", task, exc, exc_info=exc)
+        times = self._seen(_kind(task, exc))
+        if times == 1:
+            log.critical("a bug in %s: %r", task, exc, exc_info=exc)
+        else:
+            shown = exc if times.bit_count() == 1 else None
+            log.critical("a bug in %s, seen %d times: %r", task, times, exc, exc_info=shown)
+
+    def _seen(self, kind: _Kind) -> int:
+        times = self._repeats.pop(kind, 0) + 1
+        self._repeats[kind] = times
+        if len(self._repeats) > KINDS_MAX:
+            self._repeats.popitem(last=False)
+        return times
 
 
 BUGS = BugLog()
@@ -84,11 +109,19 @@ def unfailing(task: str) -> Iterator[None]:
 
 
 async def kept_running(task: str, call: Callable[[*Args], Awaitable[object]], *args: *Args) -> None:
-    """Call, and call again after each bug; ends when the call does."""
+    """Call, and call again after each bug; ends when the call does.
+
+    The pause before grows from RESTART_PAUSE_S to RESTART_PAUSE_MAX_S while bugs follow each other.
+    """
+    pause_s = RESTART_PAUSE_S
     while True:
+        begun_s = trio.current_time()
         if await contained(task, call, *args):
             return
-        await trio.sleep(RESTART_PAUSE_S)
+        if trio.current_time() - begun_s >= RESTART_PAUSE_MAX_S:
+            pause_s = RESTART_PAUSE_S
+        await trio.sleep(pause_s)
+        pause_s = min(2 * pause_s, RESTART_PAUSE_MAX_S)
 
 
 class TaskPool:
@@ -140,6 +173,15 @@ def _noted(task: str, exc: Exception, on_bug: OnBug | None) -> None:
         on_bug(exc)
     except Exception as second:  # noqa: BLE001 - the owner's own handling has failed as well
         BUGS.note(f"{task}, while it was told of a bug", second)
+
+
+def _kind(task: str, exc: Exception) -> _Kind:
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return task, type(exc), "", 0
+    return task, type(exc), trace.tb_frame.f_code.co_filename, trace.tb_lineno
 
 
 def _exceptions(group: BaseExceptionGroup[Exception]) -> list[Exception]:

@@ -21,6 +21,9 @@ KEY_BYTES_MAX = 1024
 TEXT_CHARS_MAX = 16 * 1024
 """Of a path, a label or a header; the longest path of a mount has about 5000 characters."""
 
+SHOWN_CHARS_MAX = 300
+"""Of what others wrote, in a message: the error page of a proxy must not fill a screen."""
+
 _LOCATION = re.compile(r"s3://[^/\x00-\x20\x7f]+(?:/(.*[^/])?)?", re.DOTALL)
 _URL = re.compile(r"https?://[!-~]+")
 _HEADER = re.compile(r"[ -~]*")
@@ -75,6 +78,14 @@ def server_url(text: str) -> str:
         raise ValueError("it names no host, or the port 0")
     parts.hostname.encode("idna")  # labels that are empty or too long: UnicodeError, a ValueError
     return text
+
+
+def one_line(text: str, chars_max: int = SHOWN_CHARS_MAX) -> str:
+    """What somebody else wrote, as a part of a message: one printable line of bounded length."""
+    # Cut first, because a text may have megabytes; blanks at its beginning do not count.
+    line = " ".join(text.lstrip()[: 2 * chars_max].split())
+    shown = "".join(char if char.isprintable() else "?" for char in line[:chars_max])
+    return shown if len(line) < chars_max else f"{shown}..."
 
 
 def key(text: str, prefix: str, *, is_shown: bool = True, bytes_max: int = KEY_BYTES_MAX) -> str:

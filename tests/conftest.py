@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from stsfs import supervisor
 from stsfs.daemon import core_dumps
 
 settings.register_profile("unhurried", deadline=None)
@@ -19,3 +20,11 @@ def _core_files_as_they_were():
         patch.setattr(core_dumps.resource, "setrlimit", lambda *_: None)
         patch.setattr(core_dumps, "COREDUMP_FILTER", Path(os.devnull))
         yield
+
+
+@pytest.fixture
+def bugs(monkeypatch):
+    """The bugs that are noted from here on."""
+    fresh = supervisor.BugLog()
+    monkeypatch.setattr(supervisor, "BUGS", fresh)
+    return fresh

@@ -11,7 +11,6 @@ import pyfuse3
 import pytest
 import trio
 
-from stsfs import supervisor
 from stsfs.cache.block_cache import BlockCache
 from stsfs.cache.block_pool import BlockPool
 from stsfs.errors import AccessDenied
@@ -184,13 +183,6 @@ async def test_a_failed_request_leaves_no_frames_to_the_garbage_collector(operat
     finally:
         gc.enable()
     assert store.scripts["read_range"] == []
-
-
-@pytest.fixture
-def bugs(monkeypatch):
-    fresh = supervisor.BugLog()
-    monkeypatch.setattr(supervisor, "BUGS", fresh)
-    return fresh
 
 
 async def test_a_bug_of_a_request_is_counted(operations, store, bugs):

@@ -7,13 +7,6 @@ from stsfs import supervisor
 from stsfs.supervisor import TaskPool, contained, kept_running
 
 
-@pytest.fixture
-def bugs(monkeypatch):
-    fresh = supervisor.BugLog()
-    monkeypatch.setattr(supervisor, "BUGS", fresh)
-    return fresh
-
-
 async def fail(text="wrong"):
     raise KeyError(text)
 
@@ -78,3 +71,68 @@ async def test_a_task_that_must_go_on_is_started_again(autojump_clock, bugs):
     await kept_running("sometimes", sometimes)
     assert len(calls) == 3
     assert bugs.count == 2
+
+
+async def pauses(runs_s):
+    """How long kept_running waits after each run that ends with a bug after so many seconds."""
+    waited, ended_s, rest = [], None, iter(runs_s)
+
+    async def call():
+        nonlocal ended_s
+        if ended_s is not None:
+            waited.append(trio.current_time() - ended_s)
+        run_s = next(rest, None)
+        if run_s is not None:
+            await trio.sleep(run_s)
+            ended_s = trio.current_time()
+            await fail()
+
+    await kept_running("failing", call)
+    return waited
+
+
+async def test_the_pause_before_a_new_start_grows_up_to_a_minute(autojump_clock, bugs):
+    assert await pauses([0] * 9) == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60, 60])
+
+
+async def test_the_pause_is_short_again_after_a_minute_without_a_bug(autojump_clock, bugs):
+    assert await pauses([0, 0, 59, 0, 60, 0]) == pytest.approx([1, 2, 4, 8, 1, 2])
+
+
+def noted(bugs, caplog, task="one", text="wrong"):
+    """Whether the bug was logged with its traceback; it is logged in any case."""
+    caplog.clear()
+    try:
+        raise KeyError(text)
+    except KeyError as exc:
+        bugs.note(task, exc)
+    (record,) = caplog.records
+    assert record.levelname == "CRITICAL"
+    assert task in record.getMessage()
+    return record.exc_info is not None
+
+
+def test_the_traceback_of_a_bug_that_repeats_is_logged_once_per_doubling(bugs, caplog):
+    shown = [number for number in range(1, 40) if noted(bugs, caplog, text=str(number))]
+    assert shown == [1, 2, 4, 8, 16, 32]
+    assert "39 times" in caplog.text
+    assert bugs.count == 39
+
+
+def test_another_bug_between_is_logged_with_its_own_traceback(bugs, caplog):
+    assert [noted(bugs, caplog) for _ in range(3)] == [True, True, False]
+    assert noted(bugs, caplog, task="another")
+    try:
+        {}["elsewhere"]
+    except KeyError as exc:
+        caplog.clear()
+        bugs.note("one", exc)
+    assert "Traceback" in caplog.text
+    assert noted(bugs, caplog)  # the fourth time
+
+
+def test_few_kinds_of_bugs_are_counted(bugs, caplog, monkeypatch):
+    monkeypatch.setattr(supervisor, "KINDS_MAX", 3)
+    for number in range(100):
+        assert noted(bugs, caplog, task=f"file {number}")
+    assert len(bugs._repeats) == 3

@@ -7,16 +7,8 @@ import pyfuse3
 import pytest
 import trio
 
-from stsfs import supervisor
 from stsfs.fuse import workers as module
 from stsfs.fuse.workers import CROWD, workers
-
-
-@pytest.fixture
-def bugs(monkeypatch):
-    fresh = supervisor.BugLog()
-    monkeypatch.setattr(supervisor, "BUGS", fresh)
-    return fresh
 
 
 class Kernel:

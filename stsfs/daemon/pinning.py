@@ -29,7 +29,7 @@ from stsfs.errors import (
 )
 from stsfs.location.location import Location
 from stsfs.store.object_store import ListedObject, ObjectStore
-from stsfs.store.paging import Pages
+from stsfs.store.paging import Pages, object_at
 from stsfs.vfs.listing import is_file_name
 
 SINGLE_MAX = 200
@@ -279,8 +279,8 @@ async def find_objects(
             return found
 
     async def ask(key: str) -> None:
-        page = await store.list_page(key, keys_max=1)
-        found.update({each.key: each for each in page.objects if each.key == key})
+        if (there := await object_at(store, key)) is not None:
+            found[key] = there
 
     await work_off([partial(ask, key) for key in keys if key not in found], SINGLE_WORKERS)
     return found

@@ -9,6 +9,7 @@ import trio
 
 from stsfs.daemon import known_servers, runtime_dir
 from stsfs.daemon.config import ConditionalWrites, MountConfig
+from stsfs.daemon.machine import descriptor_budget
 from stsfs.daemon.notify import ServiceManager
 from stsfs.daemon.places import Place, Places
 from stsfs.location.rules_place import way_place
@@ -48,7 +49,11 @@ class Writing:
     def __init__(self, config: MountConfig, places: Places) -> None:
         assert config.staging_dir is not None
         self._config, self._places = config, places
-        self._staging = StagingDirectory.open(config.staging_dir, mount_path=config.mount_path)
+        self._staging = StagingDirectory.open(
+            config.staging_dir,
+            mount_path=config.mount_path,
+            descriptors_max=max(1, descriptor_budget() // 2),
+        )
         self._attributes = AttributeIndex(runtime_dir.attribute_index())
         self._writers = {
             place.location_id: object_writer(

@@ -16,6 +16,7 @@ from stsfs.entities.properties import PREFIX, iso
 from stsfs.entities.records import FileRecord, key_of
 from stsfs.errors import AccessDenied, BadArgument, StaleVersion, StsfsError
 from stsfs.store.object_store import ObjectStore, ObjectVersion
+from stsfs.store.paging import object_at
 from stsfs.synapse.entities import EntityApi
 from stsfs.vfs.nodes import Directory, File, Node, Site, new_number, path_of
 from stsfs.vfs.static_view import StaticView
@@ -167,12 +168,11 @@ class LockView(StaticView):
     async def _object_now(self, file: PinnedFile) -> str:
         """What lies at the key, as far as that can be had."""
         try:
-            page = await self._source.store.list_page(file.key, keys_max=1)
+            found = await object_at(self._source.store, file.key)
         except StsfsError as exc:
             return f"its object is another, and what it is cannot be asked ({exc.sentence})"
-        if not page.objects or page.objects[0].key != file.key:
+        if found is None:
             return f"there is no object {file.key} any more"
-        found = page.objects[0]
         return (
             f"its object has now {found.size_bytes} bytes, ETag {found.etag},"
             f" of {iso(found.modified_unix_s)}"

@@ -18,6 +18,7 @@ from stsfs.entities.index import EntityIndex
 from stsfs.entities.records import FileRecord, ObjectFact
 from stsfs.errors import AccessDenied, ObjectMissing, StsfsError
 from stsfs.store.object_store import ObjectStore, ObjectVersion
+from stsfs.store.paging import object_at
 
 log = logging.getLogger(__name__)
 
@@ -95,14 +96,14 @@ class Objects:
         if known is not None:
             return known, False
         key = record.object_key
-        page = await self._store.list_page(key, keys_max=1)
-        if not page.objects or page.objects[0].key != key:
+        there = await object_at(self._store, key)
+        if there is None:
             raise ObjectMissing(
                 f"Synapse says that {record.key.entity_id} lies in s3://{self.bucket}/{key}, and"
                 " there is no such object.",
                 remedy="It was deleted without Synapse; whoever did that may upload it again.",
             )
-        found = ObjectFact(*page.objects[0][1:])
+        found = ObjectFact(*there[1:])
         await self.remember({key: found})
         return found, True
 

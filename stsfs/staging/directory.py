@@ -13,6 +13,7 @@ from pathlib import Path
 
 from stsfs.errors import BadArgument
 from stsfs.staging import left
+from stsfs.staging.descriptors import DESCRIPTORS_MAX, Descriptors
 from stsfs.staging.file import MOVE_SUFFIX, StagingFile, sync_directory
 from stsfs.staging.left import Left, LeftBehind, LeftMove, part_of_user
 from stsfs.staging.moves import MoveJournal, MoveRecord
@@ -28,18 +29,28 @@ class StagingDirectory:
     Raises StagingFull and StagingFailure, where nothing else is said.
     """
 
-    def __init__(self, part: Path, path: Path, ownership: Ownership) -> None:
+    def __init__(
+        self, part: Path, path: Path, ownership: Ownership, *, descriptors_max: int
+    ) -> None:
         self.path = path
         """Of this process alone."""
 
         self._part, self._ownership = part, ownership
         self._room = Room(path)
+        self._descriptors = Descriptors(descriptors_max)
         self._is_closed = False
 
     @classmethod
-    def open(cls, named: Path, *, mount_path: Path | None = None) -> "StagingDirectory":
+    def open(
+        cls,
+        named: Path,
+        *,
+        mount_path: Path | None = None,
+        descriptors_max: int = DESCRIPTORS_MAX,
+    ) -> "StagingDirectory":
         """Begin a directory of this process below the one that the user named.
 
+        Of its files, descriptors_max hold a descriptor between two uses.
         Raises BadArgument where that cannot be: not a directory, not ours, not writable.
         """
         part = part_of_user(named)
@@ -54,11 +65,12 @@ class StagingDirectory:
                 sync_directory(each)
         except OSError as exc:
             raise _unusable(named, exc) from exc
-        return cls(part, path, ownership)
+        return cls(part, path, ownership, descriptors_max=descriptors_max)
 
     def create(self) -> StagingFile:
         """A new, empty staging file."""
-        return StagingFile.create(self.path / secrets.token_hex(ID_BYTES), self._room)
+        stem = self.path / secrets.token_hex(ID_BYTES)
+        return StagingFile.create(stem, self._room, descriptors=self._descriptors)
 
     def is_short_of_room(self) -> bool:
         """Whether bytes that S3 has as well should leave the disk."""
@@ -92,7 +104,9 @@ class StagingDirectory:
         An owner `elsewhere` is taken over as well: the caller knows that it is dead.
         """
         stem = self._take_over(found)
-        return None if stem is None else StagingFile(stem, self._room)
+        if stem is None:
+            return None
+        return StagingFile(stem, self._room, descriptors=self._descriptors)
 
     def adopt_move(self, found: LeftMove) -> MoveJournal | None:
         """The same for a move that was not finished."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stsfs.errors import StagingFailure
+from stsfs.staging.descriptors import Descriptors
 from stsfs.staging.punch import punch_hole
 from stsfs.staging.record import DamagedRecord, Fields, Record, parse_json
 from stsfs.staging.room import Room, translated
@@ -44,25 +45,41 @@ class StagingFile:
 
     Every method may block, and may be called by several threads at a time; they raise StagingFull
     and StagingFailure. Nothing may be called after `discard`.
+
+    It holds a descriptor from its first use on, until it rests, or has not been used for longer
+    than others when `descriptors` says that there are too many.
     """
 
-    def __init__(self, stem: Path, room: Room, descriptor: int = -1) -> None:
+    def __init__(
+        self,
+        stem: Path,
+        room: Room,
+        descriptor: int = -1,
+        *,
+        descriptors: Descriptors | None = None,
+    ) -> None:
         self._room = room
+        self._descriptors = Descriptors() if descriptors is None else descriptors
         # Texts, because a path object costs as much as a system call.
         self._data, self._record = f"{stem}{DATA_SUFFIX}", f"{stem}{RECORD_SUFFIX}"
         self._lock, self._keeping = threading.Lock(), threading.Lock()
         self._descriptor, self._users = descriptor, 0
-        self._is_resting = self._is_discarded = False
+        self._is_resting = self._is_discarded = self._is_nameless = False
+        self._lost_errno: int | None = None
         self._was_durable = descriptor < 0  # nobody knows of one that somebody else has made
 
     @classmethod
-    def create(cls, stem: Path, room: Room) -> "StagingFile":
+    def create(
+        cls, stem: Path, room: Room, *, descriptors: Descriptors | None = None
+    ) -> "StagingFile":
         """Make an empty one, of a name that nobody has."""
         path = f"{stem}{DATA_SUFFIX}"
         room.take(0)
         with translated(path):
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            return cls(stem, room, os.open(path, flags, 0o600))
+            made = cls(stem, room, os.open(path, flags, 0o600), descriptors=descriptors)
+        with made._use():  # counted, and another one rests in its place
+            return made
 
     @property
     def id(self) -> str:
@@ -145,8 +162,8 @@ class StagingFile:
     def discard(self) -> None:
         """Remove bytes and record: S3 has them, or nobody wants them."""
         with self._lock:
-            self._is_discarded = True
-        self.rest()
+            self._is_discarded = self._is_resting = True
+            self._close_if_unused()
         with translated(self._data):
             for path in (self._data, self._record):
                 with contextlib.suppress(FileNotFoundError):
@@ -155,17 +172,24 @@ class StagingFile:
     def forget(self) -> None:
         """Remove both names: nobody publishes this any more, but its bytes go on being used.
 
-        `rest` must not be called after it.
+        From here on it keeps its descriptor until `discard`.
         """
         with self._use():
+            with self._lock:  # a rest that was asked for during this use does not come
+                self._is_nameless, self._is_resting = True, False
+                self._descriptors.bind(self)
             self.path.unlink(missing_ok=True)
             self.record_path.unlink(missing_ok=True)
 
     def rest(self) -> None:
-        """Give the descriptor back; the files stay, and the next use opens it again."""
+        """Give the descriptor back; the files stay, and the next use opens it again.
+
+        Does nothing after `forget`: there is no name to open it by.
+        """
         with self._lock:
-            self._is_resting = True
-            self._close_if_unused()
+            if not self._is_nameless:
+                self._is_resting = True
+                self._close_if_unused()
 
     @contextlib.contextmanager
     def _use(self) -> Iterator[int]:
@@ -174,11 +198,16 @@ class StagingFile:
             with self._lock:
                 if self._is_discarded:
                     raise StagingFailure(f"{self._data} was given up.")
+                if self._lost_errno is not None:
+                    raise OSError(self._lost_errno, os.strerror(self._lost_errno))
                 if self._descriptor < 0:
                     self._descriptor = os.open(self._data, os.O_RDWR | os.O_CLOEXEC)
                 self._is_resting = False
                 self._users += 1
+                longest_idle = self._descriptors.used(self)
             try:
+                if longest_idle is not None:
+                    longest_idle.rest()
                 yield self._descriptor
             finally:
                 with self._lock:
@@ -187,8 +216,12 @@ class StagingFile:
 
     def _close_if_unused(self) -> None:
         if self._is_resting and not self._users and self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            descriptor, self._descriptor = self._descriptor, -1
+            self._descriptors.gone(self)
+            try:
+                os.close(descriptor)
+            except OSError as exc:  # of bytes written before: whoever needs them next is told
+                self._lost_errno = exc.errno
 
 
 def encode(record: Record, *, durable: bool) -> bytes:

@@ -89,6 +89,16 @@ def trouble(path: Path | str, exc: OSError) -> StsfsError:
             f"{path} cannot grow further: its file system has a limit for one file.",
             remedy="Mount with --staging-dir on another file system.",
         )
+    if exc.errno == errno.EMFILE:
+        return StagingFailure(
+            f"{path} cannot be opened: no file descriptors are left.",
+            remedy="Close files, or mount with a higher limit (ulimit -n; LimitNOFILE= of a unit).",
+        )
+    if exc.errno == errno.ENFILE:
+        return StagingFailure(
+            f"{path} cannot be opened: the whole machine has no file descriptors left.",
+            remedy="Close files, or raise the machine's limit (sysctl fs.file-max).",
+        )
     return StagingFailure(
         f"{path} cannot be used: {exc.strerror or exc}.",
         remedy="Look at the disk; --staging-dir names another.",

@@ -11,6 +11,7 @@ from lxml import etree
 
 from stsfs import errors
 from stsfs.store.http_connection import Head
+from stsfs.values import one_line
 
 
 class Meaning(enum.Enum):
@@ -63,6 +64,10 @@ _DENIED_REMEDY = (
 _DATE_UNIX_S_MIN, _DATE_UNIX_S_MAX = 946_684_800.0, 4_102_444_800.0
 """The years 2000 to 2099: any other date is a mistake."""
 
+MESSAGE_CHARS_MAX = 1000
+"""Of what a server says in words: AWS names who may not do what to which resource."""
+
+_CODE = re.compile(r"[!-~]{1,100}")
 _REGION = re.compile(r"[A-Za-z0-9_-]{1,63}")
 """What may become a part of a host's name."""
 
@@ -100,14 +105,16 @@ def read(head: Head, body: bytes) -> Answer:
     """Classify an error answer by its status and its XML body."""
     _, fields = document(body)
     code, region = fields.get("Code", ""), fields.get("Region", "")
+    if not _CODE.fullmatch(code):
+        code = ""
     region = head.headers.get(b"x-amz-bucket-region", b"").decode("latin-1") or region
     if not _REGION.fullmatch(region):
         region = ""
     server_unix_s = unix_s_of(head.headers.get(b"date", b"").decode("latin-1"))
     meaning = _meaning(head.status, code, region)
     code = code or f"status {head.status}"
-    named = fields.get("Header", "").lower()
-    message = fields.get("Message", "")
+    named = one_line(fields.get("Header", "")).lower()
+    message = one_line(fields.get("Message", ""), MESSAGE_CHARS_MAX)
     return Answer(head.status, code, message, meaning, region, server_unix_s, named)
 
 
@@ -127,7 +134,7 @@ def understood(what: str) -> Iterator[None]:
         yield
     except (ValueError, ArithmeticError, LookupError, AssertionError, etree.LxmlError) as exc:
         raise errors.StoreFailure(
-            f"The server's answer cannot be understood: {what} ({exc}).",
+            f"The server's answer cannot be understood: {what} ({one_line(str(exc))}).",
             remedy="Check the endpoint, and what lies between it and here.",
         ) from exc
 

@@ -12,7 +12,7 @@ from stsfs.store import answers
 from stsfs.store.answers import Answer, Meaning
 from stsfs.store.capabilities import CHECKSUM, Condition, ServerCapabilities
 from stsfs.store.etags import normal_etag
-from stsfs.store.exchange import ErrorInside
+from stsfs.store.exchange import ErrorInside, ignored
 from stsfs.store.http_connection import Connection, Head
 from stsfs.store.look import Look
 from stsfs.store.object_store import Body, Expected, ObjectVersion
@@ -40,10 +40,6 @@ _IF_MATCH = {
     "put": Condition.PUT_IF_MATCH, "complete": Condition.COMPLETE_IF_MATCH,
     "copy": Condition.COPY_IF_MATCH, "delete": Condition.DELETE_IF_MATCH,
 }  # fmt: skip
-
-
-def _ignored() -> None:
-    """Nobody is interested."""
 
 
 class Gone(StoreFailure):
@@ -98,7 +94,7 @@ class Change:
     stored: Callable[[str], Awaitable[Stored]] | None = None
     """Tells what is stored at a key; for changes that write down which ones they came after."""
 
-    lost: Callable[[], None] = _ignored
+    lost: Callable[[], None] = ignored
     """Told when the request went out, and no answer came."""
 
     is_trial: bool = False

@@ -1,6 +1,16 @@
 """ETags in one form, whatever a server or a proxy in front of it writes."""
 
+import re
+
 from stsfs.errors import StoreFailure
+from stsfs.values import header, one_line
+
+_NORMAL = re.compile(r'"[!#-~]{1,256}"')
+
+
+def normal_etags(texts: list[str]) -> list[str]:
+    """`normal_etag` of each; little work where all of them are normal, as on most pages."""
+    return texts if all(map(_NORMAL.fullmatch, texts)) else [normal_etag(each) for each in texts]
 
 
 def normal_etag(text: str) -> str:
@@ -10,7 +20,9 @@ def normal_etag(text: str) -> str:
     is the same object all the same, because ranges of it are never compressed. Raises StoreFailure
     for what can be no header.
     """
-    bare = text.strip().removeprefix("W/").strip('"')
-    if not (bare.isascii() and bare.isprintable()):
-        raise StoreFailure(f"The server sent an ETag that is none: {text[:80]!r}.")
+    bare = text.strip(" \t\r\n").removeprefix("W/").strip('"')
+    try:
+        header(bare)
+    except ValueError:
+        raise StoreFailure(f"The server sent an ETag that is none: {one_line(text, 80)}.") from None
     return f'"{bare}"' if bare else ""

@@ -16,7 +16,7 @@ from stsfs.store.retry import Trouble
 T = TypeVar("T")
 
 
-def _ignored() -> None:
+def ignored() -> None:
     """Nobody is interested."""
 
 
@@ -34,7 +34,7 @@ class Attempt(NamedTuple):
     patience_s: float | None = None
     """How long the server may work before it answers; None: as for a read."""
 
-    lost: Callable[[], None] = _ignored
+    lost: Callable[[], None] = ignored
     """Told when the request went out, and no answer came: it may have been carried out."""
 
 

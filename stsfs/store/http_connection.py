@@ -275,6 +275,8 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None) -> Connectio
         raise ConnectionBroken(f"no connection to {host}:{port} within {STALL_S:g} s") from None
     except OSError as exc:
         raise ConnectionBroken(f"cannot connect to {host}:{port}: {exc}") from exc
+    except ValueError as exc:  # a UnicodeError where a label is empty, too long or no text
+        raise ConnectionBroken(f"cannot connect to {host!r}: no host can have that name") from exc
 
 
 class _SecuredSocket(ssl.SSLSocket):

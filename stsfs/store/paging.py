@@ -21,6 +21,9 @@ EMPTY_PAGES_MAX = 1000
 ROWS_SLACK = 1000
 """Rows that a server may send beyond those asked for: some ignore small limits."""
 
+SENTENCE_CHARS_MAX = 3000
+"""Of an error: two keys of the greatest length, and a few words."""
+
 _REMEDY = "Tell the maker of the server; stsfs cannot show what is there."
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """Stands for bytes that are not UTF-8: the place of such a key cannot be told."""
@@ -126,4 +129,5 @@ def _check_order(names: Sequence[str]) -> None:
 
 
 def _liar(what: str) -> StoreFailure:
-    return StoreFailure(f"The server's listing makes no sense. {what}", remedy=_REMEDY)
+    sentence = f"The server's listing makes no sense. {what[:SENTENCE_CHARS_MAX]}"
+    return StoreFailure(sentence, remedy=_REMEDY)

@@ -11,6 +11,7 @@ from stsfs.store.http_connection import Connection, Head
 from stsfs.store.http_wire import TURN_BYTES, ConnectionBroken
 from stsfs.store.object_store import ObjectVersion, RangeSink
 from stsfs.store.retry import Trouble
+from stsfs.values import one_line
 
 _SMALL_BODY_BYTES_MAX = 64 * 1024
 """No error answer, and no answer of one byte, is longer."""
@@ -105,7 +106,7 @@ def check_range_head(head: Head, version: ObjectVersion, start: int, stop: int) 
     _check_etag(head, version)
     complete = start == 0 and stop == version.size_bytes
     expected = f"bytes {start}-{stop - 1}/{version.size_bytes}"
-    found = header(head, b"content-range")
+    found = one_line(header(head, b"content-range"))
     right = found == expected or (head.status == 200 and complete)
     if not right or head.length_bytes != stop - start:
         raise StoreFailure(

@@ -7,12 +7,11 @@ import trio
 from stsfs.errors import AccessDenied, StaleVersion, StoreFailure
 from stsfs.store.answers import understood
 from stsfs.store.counters import StoreCounters
-from stsfs.store.etags import normal_etag
 from stsfs.store.http_connection import Connection, Head
 from stsfs.store.list_page import ListPageParser
 from stsfs.store.look import is_gone
 from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion, RangeSink
-from stsfs.store.paging import check_page, filled
+from stsfs.store.paging import check_page, filled, object_at
 from stsfs.store.range_transfer import Confirmation, RangeTransfer
 from stsfs.store.retry import Trouble
 from stsfs.store.s3_writer import S3Writer
@@ -151,7 +150,7 @@ class S3Store:
                         parser.feed(piece)
                     await trio.lowlevel.checkpoint()
             with understood(what):
-                return _with_normal_etags(await parser.page())
+                return await parser.page()
 
         trouble = self._bucket.trouble(what)
         query = encode_query(pairs)
@@ -165,14 +164,5 @@ class S3Store:
             raise StoreFailure(answered.sentence, remedy=_NO_BUCKET_REMEDY) from answered
 
     async def _listed(self, key: str) -> ListedObject | None:
-        """The object of a key as it is now: it is the first of all keys that begin so."""
-        page = await self.list_page(key, keys_max=1, delimiter="")
-        found = page.objects[0] if page.objects else None
-        return found if found is not None and found.key == key else None
-
-
-def _with_normal_etags(page: ListPage) -> ListPage:
-    if all(each.etag.startswith('"') for each in page.objects):
-        return page
-    objects = [each._replace(etag=normal_etag(each.etag)) for each in page.objects]
-    return page._replace(objects=objects)
+        """The object of a key as it is now."""
+        return await object_at(self, key)

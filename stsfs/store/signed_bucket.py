@@ -11,7 +11,7 @@ from stsfs.errors import StsfsError
 from stsfs.store.answers import Answer, Meaning
 from stsfs.store.counters import StoreCounters
 from stsfs.store.endpoint import endpoint_for
-from stsfs.store.exchange import Attempt, exchange
+from stsfs.store.exchange import Attempt, exchange, ignored
 from stsfs.store.http_connection import Connection, Head
 from stsfs.store.http_pool import ConnectionPool
 from stsfs.store.http_sending import OutgoingBody
@@ -40,10 +40,6 @@ class Lease(Protocol):
         """Newer credentials than those that the store refused."""
 
 
-def _ignored() -> None:
-    """Nobody is interested."""
-
-
 class Asked(NamedTuple):
     """One request, before it is signed."""
 
@@ -65,7 +61,7 @@ class Asked(NamedTuple):
     patience_s: float | None = None
     """How long the server may work before it answers; None: as for a read."""
 
-    lost: Callable[[], None] = _ignored
+    lost: Callable[[], None] = ignored
     """See exchange.Attempt."""
 
 

@@ -10,11 +10,9 @@ from collections.abc import Callable, Mapping
 from stsfs import errors
 from stsfs.rules.asking import ask
 from stsfs.rules.question import Place, Question, Spot
+from stsfs.values import one_line
 
 WEB_URL = "https://www.synapse.org"
-
-REASON_CHARS_MAX = 300
-"""A proxy's error page must not become a sentence of pages."""
 
 _ALL_SCOPES = "view, modify and download"
 _NEW_TOKEN = (
@@ -63,9 +61,7 @@ def error_from(
 def reason_of(body: object) -> str:
     """Return why Synapse said no, on one line and of bounded length; never empty."""
     text = body.get("reason") if isinstance(body, Mapping) else body
-    line = " ".join(text.split()) if isinstance(text, str) else ""
-    shown = "".join(char if char.isprintable() else "?" for char in line[:REASON_CHARS_MAX])
-    return shown or "no reason given."
+    return (one_line(text) if isinstance(text, str) else "") or "no reason given."
 
 
 def unreachable(cause: str) -> errors.SynapseUnavailable:

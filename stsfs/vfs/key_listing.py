@@ -21,6 +21,7 @@ MakeNode = Callable[[bytes, ListedObject | None], Node]
 """The node for a name: of this object, or a directory. Reuses the one already known if it fits."""
 
 
+TWICE_HIDDEN = "its name is not UTF-8, and another one is shown under what is left of it"
 MARKER_HIDDEN = "it has content, and a directory is shown in its place"
 
 
@@ -162,6 +163,9 @@ class KeyListing(Listing):
             return
         if not is_file_name(name):
             self.hidden.add(key)
+            return
+        if self.find(name) is not None:  # keys that are not UTF-8 can be the same as text
+            self.hidden.add(key, TWICE_HIDDEN)
             return
         assert self._make_node is not None
         self.show(self._make_node(name, listed))

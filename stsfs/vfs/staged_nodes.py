@@ -209,9 +209,9 @@ class StagedNodes:
         if file.staged is not staged:
             return
         file.staged = None
+        self._release_name(file)
         if not file.outdated:
             file.version, file.modified_ns = staged.version, staged.modified_ns
-            self._release_name(file)
 
     async def publish(self, file: File) -> None:
         """Return when S3 has the content as it is now; at once for a file without a name.

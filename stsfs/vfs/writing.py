@@ -84,7 +84,7 @@ class WritingVfs(Vfs):
             if file.staged is None:
                 # A writer reads little, if at all: it is not worth fetching the front of the file.
                 confirming = DirectReader(self._cache.store, _version(file)) if writes else reader
-                await self._confirm(file, confirming, caller, confirmed=False)
+                await self._confirm_other(file, confirming, caller)
         except BaseException:
             reader.close()
             raise
@@ -102,6 +102,18 @@ class WritingVfs(Vfs):
                 await self._nodes.released(file, writes=True)
                 raise
         return number
+
+    async def _confirm_other(self, file: File, reader: Reader, caller: int) -> None:
+        """Ask whether S3 has the version of a file; another one of our own making is as good."""
+        version = file.version
+        try:
+            await self._confirm(file, reader, caller, confirmed=False)
+        except StaleVersion:
+            staged = file.staged
+            is_ours = file.version is not version if staged is None else not staged.detached
+            if not is_ours:
+                raise
+            file.outdated = False  # it was published while S3 was asked for the one before
 
     def _reader(self, file: File, flags: int) -> Reader:
         if file.version is None:
@@ -254,7 +266,7 @@ class WritingVfs(Vfs):
             return
         if file.staged is None:
             reader = DirectReader(self._cache.store, _version(file))
-            await self._confirm(file, reader, caller, confirmed=False)
+            await self._confirm_other(file, reader, caller)
         # truncate(2) is an open, a change and a close: nobody ends the file in between.
         self._nodes.opened(file, writes=True)
         try:

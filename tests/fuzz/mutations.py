@@ -6,10 +6,12 @@ STSFS_FUZZ says how many examples each test tries; the suite tries few.
 import contextlib
 import copy
 import os
-import signal
+from functools import partial
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+from tests import hangs
 
 EXAMPLES = int(os.environ.get("STSFS_FUZZ", "60"))
 
@@ -123,24 +125,8 @@ DEEP = [b"[" * 200_000, b'{"a":' * 200_000, b"[" * 900 + b"]" * 900]
 """JSON that parsers take for an attack on their stack."""
 
 
-class DoesNotEnd(BaseException):
-    """The detector of hangs: no code under test may catch it."""
-
-
-@contextlib.contextmanager
-def bounded(seconds=HANG_S):
-    """Fail, instead of hanging, where code that does not wait goes on for ever."""
-
-    def stop(_signal, _frame):
-        raise DoesNotEnd(f"still at it after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+bounded = partial(hangs.bounded, HANG_S)
+"""A context that fails, instead of hanging, where code that does not wait goes on for ever."""
 
 
 @contextlib.contextmanager

@@ -40,12 +40,15 @@ class Host:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         self.runtime = runtime / "stsfs"
+        self.limited_by = ()
+        """A command that starts ours, with less than it would have."""
+
         self._numbers = itertools.count(1)
 
     def stsfs(self, *arguments, env=None, cwd="/"):
         """Run a command to its end; returns what it said."""
         return subprocess.run(
-            [sys.executable, "-m", "stsfs", *map(str, arguments)],
+            [*self.limited_by, sys.executable, "-m", "stsfs", *map(str, arguments)],
             env=self.environment | (env or {}),
             cwd=cwd,
             capture_output=True,

@@ -189,6 +189,23 @@ def test_a_daemon_takes_all_descriptors_it_may_have(folder, mount):
     assert int(soft) == int(hard_of_daemon) == min(hard, machine.DESCRIPTORS_MAX)
 
 
+def test_more_files_are_written_at_the_same_time_than_there_are_descriptors(folder, host, mount):
+    """A hard limit, which cannot be raised: files that nobody writes to just now do without."""
+    host.limited_by = ("sh", "-c", 'ulimit -n 256; exec "$@"', "sh")
+    live = mount(folder.syn_id, *RW)
+    (live / "many").mkdir()
+    with contextlib.ExitStack() as opened:
+        names = [live / "many" / str(number) for number in range(CREATED)]
+        files = [opened.enter_context(each.open("wb", buffering=0)) for each in names]
+        for word in (b"first", b"second"):
+            for number, each in enumerate(files):
+                each.write(b"%s %d;" % (word, number))
+        assert len(live.descriptors()) < 256
+    for number, each in enumerate(names):
+        assert each.read_bytes() == b"first %d;second %d;" % (number, number)
+    assert live.status()["bugs"]["count"] == 0
+
+
 def test_programs_that_wait_for_s3_leave_everybody_else_answered(folder, mount, stage):
     """As many as were answered at once in the past, and more: a watchdog that got none aborted."""
     live = mount(folder.syn_id, *RW)

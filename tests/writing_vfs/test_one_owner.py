@@ -225,3 +225,26 @@ async def test_a_conflict_found_by_a_retry_is_listed_and_gives_its_descriptor_ba
     (pending,) = mount.writers.pending()
     assert (pending.path, pending.state) == ("f", "conflict")
     assert data(store, "f") == b"theirs"
+
+
+async def test_an_open_that_meets_our_own_publication_sees_the_file(mount, store):
+    """S3 is asked for the version before, and answers when we have replaced it."""
+    store.put("f", b"before")
+    first = await mount.open("f", UPDATE)
+    store.script("confirm", Fault(hold=(hold := Hold())))
+    async with trio.open_nursery() as nursery:
+
+        async def second():
+            descriptor = await mount.open("f", UPDATE)
+            await mount.write(descriptor, b"second", 0)
+            await mount.close(descriptor)
+
+        nursery.start_soon(second)
+        await hold.reached()
+        await mount.write(first, b"first!", 0)
+        await mount.flush(first)
+        hold.let_go()
+    assert await mount.get("f") == b"second"
+    await mount.release(first)
+    assert data(store, "f") == b"second"
+    assert await mount.get("f") == b"second"

@@ -18,6 +18,8 @@ import time
 import trio
 from trio._core import _run as run
 
+from tests import hangs
+
 SIZES = {
     "PUT_BYTES_MAX": 512,
     "FIRST_PART_BYTES": 256,
@@ -31,6 +33,7 @@ work on the disk goes to (what stands for) threads. Each is set in all modules t
 
 PART_BYTES_MIN = SIZES["PART_BYTES_MIN"]
 EPOCH_UNIX_S = 1_700_000_000.0
+HANG_CPU_S = 6.0
 
 
 class Killing(trio.abc.Instrument):
@@ -103,24 +106,8 @@ def _holders_of_sizes():
     return found
 
 
-class Hangs(BaseException):
-    """A history does not end."""
-
-
-@contextlib.contextmanager
-def bounded(cpu_s=6.0):
-    """Raises Hangs inside after so much time of this process: for loops that never wait."""
-
-    def stop(_number, _frame):
-        raise Hangs
-
-    before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, cpu_s)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+bounded = functools.partial(hangs.bounded, HANG_CPU_S, signal.ITIMER_VIRTUAL)
+"""A context that raises Hangs where a history does not end, and never waits."""
 
 
 def _unless(full_disk, write):

@@ -16,6 +16,7 @@ from stsfs.staging.left import what_is_left
 from stsfs.writer.part_sizes import part_span
 from stsfs.writer.recovery import recover_at_mount
 from tests.fakes import MemoryStore
+from tests.hangs import Hangs
 from tests.model.campaign import schedule
 from tests.model.campaign.books import Books
 from tests.model.campaign.cells import HOLE, Torn, decode, shape
@@ -319,8 +320,8 @@ def play(kind, seed, history):
             clock = MockClock(autojump_threshold=0)
             with schedule.bounded():
                 trio.run(main, rng, clock=clock, instruments=[killing])
-    except (schedule.Hangs, BaseExceptionGroup) as exc:
-        is_hanging = isinstance(sole(exc), schedule.Hangs) or _has(exc, schedule.Hangs)
+    except (Hangs, BaseExceptionGroup) as exc:
+        is_hanging = isinstance(sole(exc), Hangs) or _has(exc, Hangs)
         text = "".join(traceback.format_exception(sole(exc), limit=-4))
         result.violations.append(Violation("hangs" if is_hanging else "crash", text))
     except Exception as exc:  # noqa: BLE001 -- whatever it is, it is what was looked for
