@@ -199,7 +199,9 @@ class Books(Ledger):
 
     def _check_stump(self, actor, key, after):
         for session in self.sessions:
-            if session.mount == actor and session.is_hurt and key in self.session_places(session):
+            # Where it surely is: of a rename that failed nobody knows what it has done.
+            is_its = session.mount == actor and key == session.name
+            if is_its and session.is_hurt:
                 others = [
                     each for each in self.sessions
                     if each is not session and each.mount == actor and each.end >= session.start
