@@ -32,10 +32,10 @@ class TreeMove:
         async with self._nodes.moving(directory), AsyncExitStack() as locks:
             staged = self._staged_below(directory)
             await locks.enter_async_context(self._nodes.lock(*staged))
-            await self._publish(staged)
             for file in staged:
                 if file.staged is not None:
                     await locks.enter_async_context(file.staged.held())
+            await self._publish(staged)
             objects = await self._objects(directory, parent, name)
             is_kept = self._nodes.changes.of(old_parent).get(directory.name) is directory
             if not objects and not is_kept and not self._staged_below(directory):
@@ -103,7 +103,6 @@ class TreeMove:
             staged = file.staged
             if staged is None:
                 continue
-            await staged.settle()
             is_new = (
                 staged.version is None and staged.writable_handles > 0 and not staged.has_parked
             )
@@ -185,7 +184,7 @@ def _follow_file(file: File, moved: _Moved) -> None:
     key = moved.to + version.key.removeprefix(moved.origin)
     found = moved.listed.get(version.key)
     if found is not None and found.etag == version.etag:
-        file.version = moved.versions[key]
+        file.version, file.outdated = moved.versions[key], False
     else:
         # Another client has replaced it: what was moved is theirs.
         file.outdated = file.staged is None

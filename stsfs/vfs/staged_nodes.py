@@ -129,12 +129,13 @@ class StagedNodes:
 
         Raises StaleVersion for a version that is known to be gone.
         """
-        await self.still(file)
         while True:
+            await self.still(file)
             staged = file.staged
             if staged is None:
                 async with self.lock(file):
-                    if file.staged is None:
+                    # A move of its directory may have begun meanwhile, which knows nothing of it.
+                    if file.staged is None and not self.is_moving(file):
                         return self._stage_over(file, truncate=truncate)
                 continue
             try:

@@ -213,7 +213,7 @@ class Vfs:
         try:
             return await opened.reader.read(offset, size_bytes)
         except StaleVersion as stale:
-            raise await self._gone(opened.file, stale) from None
+            raise await self._gone(opened.file, opened.file.version, stale) from None
 
     def release(self, handle: int) -> None:
         """End of a file handle."""
@@ -227,16 +227,18 @@ class Vfs:
         The kernel repeats an open that met ESTALE only once. If the object is replaced again
         meanwhile, the next version is found here, and not by the reader as an error.
         """
+        asked = file.version
         try:
-            version, confirmed = await self._version(file)
+            asked, confirmed = await self._version(file)
             if not confirmed:
-                reader = CachedReader(self._cache, version, self._read_ahead)
+                reader = CachedReader(self._cache, asked, self._read_ahead)
                 try:
                     await reader.confirm()
                 finally:
                     reader.close()
         except StaleVersion:
-            self._tree.outdate(file)
+            if file.version is asked:  # else it was moved meanwhile
+                self._tree.outdate(file)
             return False
         except StsfsError:
             return True  # the open will meet it too, and say so
@@ -256,8 +258,10 @@ class Vfs:
         assert file.version is not None
         return file.version, confirmed
 
-    async def _gone(self, file: File, stale: StaleVersion) -> StaleVersion:
-        """The next lookup asks anew; what to tell until then."""
+    async def _gone(
+        self, file: File, version: ObjectVersion | None, stale: StaleVersion
+    ) -> StaleVersion:
+        """A version of a file is gone: the next lookup asks anew. What to tell until then."""
         self._tree.outdate(file)
         return await self._tree.view(file.parent).gone(file, stale)
 
@@ -269,10 +273,11 @@ class Vfs:
         vouched = self._vouched.pop((file, caller), False) is None
         if self._trust_listings or vouched or confirmed:
             return
+        version = file.version
         try:
             await reader.confirm()
         except StaleVersion as stale:
-            raise await self._gone(file, stale) from None
+            raise await self._gone(file, version, stale) from None
         except SessionExpired:
             return  # what is cached stays readable; the rest will say why it is not
 

@@ -164,7 +164,16 @@ class WritingVfs(Vfs):
             except StaleVersion as stale:
                 await self._nodes.settled(file)
                 if file.version is version and file.staged is None:
-                    raise await self._gone(file, stale) from None
+                    raise await self._gone(file, version, stale) from None
+
+    async def _gone(
+        self, file: File, version: ObjectVersion | None, stale: StaleVersion
+    ) -> StaleVersion:
+        """See Vfs. What was moved or published here meanwhile is not outdated by that."""
+        await self._nodes.settled(file)
+        if file.version is not version or file.staged is not None:
+            return stale  # who opens it looks it up once more
+        return await super()._gone(file, version, stale)
 
     async def write(self, handle: int, offset: int, data: bytes) -> int:
         """Put bytes into the file; returns how many, which are all."""

@@ -329,11 +329,11 @@ class DirtyFile:
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[ObjectVersion | None]:
-        """Around a rename: no attempt is under way inside, or begins; gives what S3 has of it.
+        """Around a rename: no attempt begins, and nothing is parked; gives what S3 has of it.
 
         Raises what ObjectWriter raises where it is in doubt whether an attempt succeeded.
         """
-        async with self.turn:
+        async with self.turn, self._window.parks_nothing():  # an upload cannot be moved
             yield await self.settle()
 
     async def rename(self, key: str, path: str, expected: Expected | None) -> None:
@@ -346,7 +346,7 @@ class DirtyFile:
 
     async def follow(self, version: ObjectVersion, path: str) -> None:
         """The object was moved, its bytes are the same. Inside `held`."""
-        assert self.turn.is_mine
+        assert self.turn.is_mine and not self.has_parked  # noqa: PT018
         facts = self._facts
         facts.key, facts.path, facts.version = version.key, path, version
         facts.expected = Expected(version.etag)

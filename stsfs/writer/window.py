@@ -4,7 +4,9 @@ Parts of an upload under way are *parked*: S3 has them, but nobody can read them
 completed. The record says so before the bytes go, with all that is needed to complete the upload.
 """
 
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 
 import trio
 
@@ -23,8 +25,22 @@ class StagingWindow:
     def __init__(self, content: StagedContent, record: RecordFile, sender: Sender) -> None:
         self._content, self._record, self._sender = content, record, sender
         self._is_unsupported = False
+        self._hold_ended: trio.Event | None = None
         self.freed_bytes = 0
         """That have left the disk so far."""
+
+    @contextlib.asynccontextmanager
+    async def parks_nothing(self) -> AsyncIterator[None]:
+        """No byte becomes parked inside: the upload is about to be given up. Nests."""
+        if self._hold_ended is not None:
+            yield
+            return
+        self._hold_ended = trio.Event()
+        try:
+            yield
+        finally:
+            self._hold_ended.set()
+            self._hold_ended = None
 
     async def shrink_if_short(self) -> None:
         """Let go what S3 has, if the disk is short of room. Raises nothing of ours."""
@@ -70,6 +86,9 @@ class StagingWindow:
             await self.shrink()
             if self.freed_bytes > freed_bytes:
                 return True
+            if self._hold_ended is not None:
+                await self._hold_ended.wait()
+                continue
             if not self._sender.is_streaming:
                 if is_tried:
                     return False
@@ -87,7 +106,7 @@ class StagingWindow:
 
     def _parkable(self) -> list[Span]:
         upload, present = self._sender.upload, self._content.present
-        if upload is None:
+        if upload is None or self._hold_ended is not None:
             return []
         found = [span for _, span in upload.whole_parts() if present.covers(*span)]
         return found[1:] if found and found[0][0] == 0 and len(found) > 1 else found

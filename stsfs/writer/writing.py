@@ -128,7 +128,7 @@ class Writers:
 
     def pending(self) -> list[Pending]:
         """What S3 has not got, conflicts included."""
-        waiting = [_pending(file) for file in self._files if file.dirty and not file.detached]
+        waiting = [_pending(file) for file in self._files if file.dirty and _is_kept(file)]
         return waiting + list(self._conflicts)
 
     async def drain(self) -> list[Pending]:
@@ -228,6 +228,11 @@ class _Retry:
 
     pause_s: float
     due_s: float
+
+
+def _is_kept(file: DirtyFile) -> bool:
+    """Whether the bytes of a file are wanted: under its name, or as those of a conflict."""
+    return not file.detached or file.state is DirtyState.CONFLICT
 
 
 def _pending(file: DirtyFile, state: State | None = None) -> Pending:

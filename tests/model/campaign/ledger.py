@@ -125,6 +125,8 @@ class Ledger:
         """A rename begins."""
         made = Move(mount, old, new, self.tick())
         self.moves.append(made)
+        for path in [one for one in self.leftovers if one == old or one.startswith(f"{old}/")]:
+            self.leftovers[new + path.removeprefix(old)] |= self.leftovers[path]
         for other in list(self.running):  # who has it open goes on with it under the new name
             for path in [one for one in other.paths if one == old or one.startswith(f"{old}/")]:
                 self.extend(other, new + path.removeprefix(old))

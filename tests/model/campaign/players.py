@@ -37,6 +37,7 @@ class Session:
         self.mount, self.path, self.mode = mount, path, mode
         self.truncates = mode[0] in "wx"
         self.start, self.end = books.tick(), float("inf")
+        self.opened = float("inf")
         self.writes = []
         self.is_hurt = False
         self.content = None
@@ -91,8 +92,9 @@ class Player:
             self.refused(op, session, exc)
             books.fail(op, harmless=is_harmless(exc), error=exc)
             return
+        session.opened = books.tick()
         if cut is not None:
-            cut.end = books.tick()
+            cut.end = session.opened
         self.note_opened(op, session)
         error = await self.acts(op, session, descriptor, acts)
         await self.close(op, session, descriptor, error)
@@ -170,8 +172,9 @@ class Player:
         self.books.promise(session)
 
     async def act_read(self, op, session, descriptor):
+        since = self.books.tick()
         data = await self.ask(self.mount.read(descriptor))
-        self.books.cells(data, f"read of {session}")
+        self.books.cells(data, f"read of {session}", since)
         if session.content is not None and self.is_sure(op) and data != session.content:
             self.books.violate(session.word, f"{session} reads {shape(data)}, not"
                                f" {shape(bytes(session.content))}")  # fmt: skip
@@ -262,7 +265,7 @@ class Player:
         before, by = books.known.get(path, UNKNOWN), books.known_by.get(path)
         flags = os.O_RDONLY | (os.O_DIRECT if is_direct else 0)
         data = error = None
-        begun_s = books.now_s()
+        begun_s, since = books.now_s(), books.tick()
         try:
             descriptor = await self.ask(self.mount.open(path, flags))
             try:
@@ -273,7 +276,7 @@ class Player:
         except ERRORS as exc:
             error = exc
         if data is not None:
-            books.cells(data, f"read of {path!r} on {name}")
+            books.cells(data, f"read of {path!r} on {name}", since)
         if before is UNKNOWN or books.known.get(path, UNKNOWN) is not before or books.left(path):
             return
         if any(touches(path, each) for op in books.running for each in op.paths):

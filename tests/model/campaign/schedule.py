@@ -29,7 +29,7 @@ SIZES = {
     "QUICK_BYTES_MAX": -1,
 }
 """Constants of the program, so small that files of a few cells are sent in parts, and so that all
-work on the disk goes to (what stands for) threads. Those that a module does not have stay away."""
+work on the disk goes to (what stands for) threads. Each is set in all modules that have it."""
 
 PART_BYTES_MIN = SIZES["PART_BYTES_MIN"]
 EPOCH_UNIX_S = 1_700_000_000.0
@@ -100,7 +100,10 @@ def determined(seed, full_disk=None):
 @functools.cache
 def _holders_of_sizes():
     modules = [each for name, each in list(sys.modules.items()) if name.startswith("stsfs.")]
-    return [(each, name) for each in modules for name in SIZES if hasattr(each, name)]
+    found = [(each, name) for each in modules for name in SIZES if hasattr(each, name)]
+    missing = SIZES.keys() - {name for _, name in found}
+    assert not missing, f"the program has no constants of these names any more: {missing}"
+    return found
 
 
 bounded = functools.partial(hangs.bounded, HANG_CPU_S, signal.ITIMER_VIRTUAL)

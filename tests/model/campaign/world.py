@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from stsfs.errors import StsfsError, sole
 from stsfs.staging.left import what_is_left
+from stsfs.writer.part_sizes import part_span
 from stsfs.writer.recovery import recover_at_mount
 from tests.fakes import MemoryStore
 from tests.hangs import Hangs
@@ -72,10 +73,9 @@ class World:
         self.trouble = Trouble(trio.current_time)
         self.store = MemoryStore(page_keys=3)
         self.store.writer.part_bytes_min = schedule.PART_BYTES_MIN
-        if not self.kind.conditions:
-            self.store.writer._expect = lambda key, expected: None
-        if hasattr(self.store.writer, "refuses_part_copies"):
-            self.store.writer.refuses_part_copies = rng.random() < 0.2
+        self.store.writer.honours_conditions = self.kind.conditions
+        self.store.writer.refuses_part_copies = rng.random() < 0.2
+        self.is_short_of_room = rng.random() < 0.2
         self.store.objects = Objects(self.changed)
         self.books.objects = self.store.objects
         self.options = {"fsync_publishes": rng.random() < 0.15}
@@ -168,6 +168,7 @@ class World:
         """Whatever goes wrong in a daemon that has been killed does not count."""
         try:
             async with machine.mounted() as mount:
+                mount.staging.is_short_of_room = lambda: self.is_short_of_room
                 yield mount
         except Exception:
             if not life.is_dead:
@@ -248,12 +249,28 @@ class World:
         kept = left.data_path.read_bytes()
         for start, stop in record.present:
             data[start:stop] = kept[start:stop].ljust(stop - start, b"\0")
+        self.put_parked(record, data)
         try:
             writes = decode(bytes(data))
         except Torn as exc:
             self.books.violate("torn", f"the record of {record.path!r}: {exc}")
             return set()
         return {(each, index) for index, each in enumerate(writes) if each != HOLE}
+
+    def put_parked(self, record, data):
+        """Put what only an upload has where it belongs, as far as the record tells it."""
+        upload = self.store.writer.uploads.get(record.upload_id)
+        if upload is None or upload.key != record.key:
+            return  # what it had is an object, or is lost
+        for part in record.parts:
+            kept, part_data = upload.parts.get(part.number, (None, b""))
+            first, last = part_span(part.number)
+            if kept != part:
+                continue
+            for start, stop in record.parked:
+                start, stop = max(start, first), min(stop, last)
+                if start < stop:
+                    data[start:stop] = part_data[start - first : stop - first]
 
     async def check_view(self, life):
         """What a mount shows is what S3 has, but for what is pending there."""
