@@ -217,7 +217,8 @@ class KeysView:
     ) -> Node:
         """The node of a name as a page shows it: the one we know if it is the same, else new."""
         told = self._probed.answer(parent, name)
-        olds = (known.get(name), None if told is None else told.node, parent.looked_up.get(name))
+        # What the kernel refers to comes first: a directory must not have two numbers.
+        olds = (parent.looked_up.get(name), None if told is None else told.node, known.get(name))
         if listed is None:
             for old in olds:
                 if isinstance(old, Directory):

@@ -335,6 +335,8 @@ class World:
             and step.path not in {self.name, *self.surprising}
             and not any(self.store.scripts.values())
             and all(each.state == "conflict" for each in self.mount.writers.pending())
+            # What is open for writing here stays the file of its name, whatever S3 has by now.
+            and all(each.path != step.path for each in self.mount.writers.files())
         )
 
     async def check_shown(self):

@@ -272,6 +272,10 @@ class World:
     history=[Open("z", "w"), Close(0), Open("z", "r"), Open("z", "w"), Write(1, 0, 1), Read(0)]
 )
 @example(history=[Unlink("many/1"), Rmdir("many"), Rename("k", "d/x"), Rename("i", "z"), Look("")])
+@example(history=[TimePasses(), Rename(10, "a"), TimePasses(), Rename(1, "b"), Look("i")])
+@example(
+    history=[TimePasses(), TimePasses(), Rename(10, "a"), TimePasses(), Rename(1, "b"), Look("i")]
+)
 @settings(deadline=None, max_examples=HISTORIES, report_multiple_bugs=False, phases=PHASES)
 def test_every_history_is_that_of_a_local_file_system(history):
     play(history)
