@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.schemas import checked
+
 STUB = Path(__file__).with_name("stub_stsfs.py")
 
 
@@ -38,6 +40,14 @@ def run():
         )
 
     return start
+
+
+def start_stub(*arguments):
+    """Begin to run it."""
+    return subprocess.Popen(
+        [sys.executable, str(STUB), *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -200,3 +210,53 @@ def test_the_service_manager_hears_of_readiness(run, mountpoint, monkeypatch, mo
             assert heard == (["READY=1"] if mode else ["READY=1", f"MAINPID={pid}"])
             assert run("unmount", mountpoint).returncode == 0
             assert started.wait(30) == 0
+
+
+@pytest.mark.mount
+def test_no_command_waits_for_a_daemon_that_was_stopped(run, mounted):
+    pid = daemon_of(run, mounted)
+    inside = mounted / "d" / "x"
+    process = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGSTOP)
+    commands = [["status", mounted], ["status", inside], ["info", inside], ["explain", inside],
+                ["refresh", inside], ["list"], ["list", "--json"]]  # fmt: skip
+    running = [start_stub(*command) for command in commands]
+    try:
+        told = [(each.wait(60), *each.communicate()) for each in running]
+        lazy = run("unmount", "--lazy", "--timeout", "0", mounted)
+        assert not os.path.ismount(mounted)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        for each in running:
+            each.kill()
+            each.wait()
+    *asked, table, rows = told
+    for code, _, words in asked:
+        assert code == 37
+        assert words.startswith(f"stsfs: The daemon of {mounted} (pid {pid}) does not answer")
+        assert f"stsfs unmount --lazy {mounted}" in words
+    assert "not answering" in table[1]
+    assert [each["state"] for each in checked("list", rows[1])] == ["not answering"]
+    assert lazy.returncode == 0, lazy.stderr
+    assert f"its daemon (pid {pid}) does not answer" in lazy.stderr
+    assert select.select([process], [], [], 30)[0]  # it goes on, and ends without its mount
+    os.close(process)
+
+
+@pytest.mark.mount
+def test_an_unmount_says_that_the_daemon_was_stopped_and_takes_the_mount_away(run, mounted):
+    pid = daemon_of(run, mounted)
+    process = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        done = run("unmount", "--timeout", "0", "--wait", "0", mounted)
+        assert not os.path.ismount(mounted)
+        again = run("unmount", "--timeout", "0", mounted)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (done.returncode, again.returncode) == (37, 37)
+    assert f"its daemon ({pid}) does not answer" in done.stderr
+    assert f"kill -KILL {pid}" in done.stderr
+    assert f"kill -KILL {pid}" in again.stderr
+    assert select.select([process], [], [], 30)[0]
+    os.close(process)

@@ -223,6 +223,51 @@ def test_a_daemon_that_does_not_answer_is_given_up(path):
             ask(path, "status", timeout_s=0.01)
 
 
+def test_a_daemon_without_a_sign_of_life_is_given_up_before_its_time_is_over(path, monkeypatch):
+    monkeypatch.setattr(control_client, "SIGN_OF_LIFE_S", 0.01)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as deaf:
+        deaf.bind(str(path))
+        deaf.listen()
+        with pytest.raises(control_client.DaemonSilent) as raised:
+            ask(path, "status", timeout_s=1e6, silence_s=0.01, name="It", remedy="Kill it.")
+    assert str(raised.value) == "It does not answer: it hangs, or was stopped. Kill it."
+
+
+async def test_a_daemon_that_is_slow_and_alive_is_waited_for(nursery, path):
+    asked, goes_on = trio.Event(), trio.Event()
+
+    async def slow(request):
+        asked.set()
+        await goes_on.wait()
+        return {}
+
+    signs = []
+    is_answering = control_client.is_answering
+
+    def noted(path):
+        signs.append(is_answering(path))
+        if len(signs) == 3:
+            trio.from_thread.run_sync(goes_on.set)
+        return signs[-1]
+
+    await nursery.start(serve_control, path, {"slow": slow})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control_client, "is_answering", noted)
+        answer = await trio.to_thread.run_sync(
+            lambda: ask(path, "slow", timeout_s=1e6, silence_s=0.01)
+        )
+    assert (answer, set(signs)) == ({}, {True})
+
+
+async def test_whether_a_daemon_is_at_work_is_told_without_a_command(nursery, path):
+    async def answers():
+        return await trio.to_thread.run_sync(control_client.is_answering, path)
+
+    assert not await answers()
+    await nursery.start(serve_control, path, {})
+    assert await answers()
+
+
 async def test_a_daemon_that_ends_without_an_answer(nursery, path):
     listening = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     await listening.bind(str(path))

@@ -186,3 +186,31 @@ def test_a_cache_directory_is_made_only_where_its_parent_is(tmp_path):
     check_cache_dir(tmp_path / "cache")
     with pytest.raises(BadArgument, match="does not exist"):
         check_cache_dir(tmp_path / "disk" / "cache")
+
+
+def test_a_path_is_made_plain_without_asking_a_mount_of_ours(tmp_path, monkeypatch):
+    mount = tmp_path / "mnt"
+    (mount / "inside").mkdir(parents=True)
+    (mount / "link").symlink_to("/elsewhere")
+    (tmp_path / "to-mount").symlink_to(mount)
+    (tmp_path / "to-inside").symlink_to("to-mount/inside")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "to-plain").symlink_to("plain")
+    entry = MountEntry(mount, "fuse.stsfs", "syn1", "0:1")
+    monkeypatch.setattr(mountinfo, "mounts", lambda: [entry])
+    looked_at = []
+    readlink = os.readlink
+
+    def noted(path):
+        looked_at.append(Path(path))
+        return readlink(path)
+
+    monkeypatch.setattr(os, "readlink", noted)
+    for typed, plain in [
+        ("mnt", "mnt"), ("to-mount", "mnt"), ("mnt/link/x", "mnt/link/x"),
+        ("to-mount/a/../b", "mnt/b"), ("to-inside/c", "mnt/inside/c"), ("loop/x", "loop/x"),
+        ("to-plain/new", "plain/new"), ("mnt/../plain", "plain"),
+    ]:  # fmt: skip
+        assert mountinfo.resolve(tmp_path / typed) == tmp_path / plain
+    assert not [each for each in looked_at if each.is_relative_to(mount)]

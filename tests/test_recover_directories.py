@@ -11,7 +11,7 @@ from stsfs.staging.left import what_is_left
 from tests.recover_stage import bucket_in_place_of_all, own_directories, run_recover
 from tests.schemas import checked
 from tests.staging_fakes import record
-from tests.test_staging_directory import leave
+from tests.test_staging_directory import die, leave
 
 
 @pytest.fixture
@@ -163,3 +163,22 @@ def test_what_a_mount_has_in_use_is_not_given_up_however_old_it_is(named, recove
     assert staged.id in recover().stdout
     staged.discard()
     directory.close()
+
+
+def test_a_directory_in_which_a_killed_mount_has_left_nothing_is_forgotten(
+    named, recover, tmp_path
+):
+    killed, in_use = tmp_path / "killed", tmp_path / "in-use"
+    for path in (killed, in_use):
+        path.mkdir()
+    directory = StagingDirectory.open(killed)
+    staging_dirs.remember(killed)
+    directory.create()  # and nothing was written to it
+    die(directory)
+    living = StagingDirectory.open(in_use)
+    staging_dirs.remember(in_use)
+    assert checked("recover", recover("--json").stdout)["looked_at"] == [str(killed), str(in_use)]
+    assert checked("recover", recover("--json").stdout)["looked_at"] == [str(in_use)]
+    shutil.rmtree(killed)  # as that of a job on a cluster
+    assert recover().exit_code == 0
+    living.close()

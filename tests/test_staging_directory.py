@@ -44,9 +44,11 @@ def leave(named, text=b"data", **changes):
     return staged.id
 
 
-def leave_move(named, **changes):
+def leave_move(named, *, upload=None, **changes):
     directory = StagingDirectory.open(named)
     journal = directory.create_move(move_record(**changes))
+    if upload is not None:
+        journal.upload(0, upload)
     die(directory)
     return journal.id
 

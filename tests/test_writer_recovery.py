@@ -1,13 +1,15 @@
 """A process that dies while it writes: the object is old or new, and what was promised is there."""
 
 import itertools
+from unittest import mock
 
 import pytest
 import trio
 import trio.testing
 
 from stsfs.errors import StoreFailure, WriteConflict
-from stsfs.staging.left import LeftBehind
+from stsfs.staging.directory import StagingDirectory
+from stsfs.staging.left import LeftBehind, what_is_left
 from stsfs.writer.moves import Mover
 from stsfs.writer.recovery import publish_left, recover_at_mount
 from tests.fakes import Fault, MemoryStore, pattern
@@ -314,3 +316,25 @@ async def test_an_upload_that_was_under_way_is_given_up(staging, store):
     assert len(store.writer.uploads) == 1
     await recovered(staging, store)
     assert store.writer.uploads == {}
+
+
+async def test_the_record_of_a_file_that_is_cut_off_names_no_bytes_behind_its_end(tmp_path):
+    """Bytes that only an upload had are among those: such a record could not be read."""
+    store = MemoryStore()
+    with (
+        small_parts(store, part_bytes=16),
+        mock.patch.object(StagingDirectory, "is_short_of_room", return_value=True),
+    ):
+        async with on_stage(tmp_path / "staging", store) as stage:
+            file = stage.new()
+            for number in range(8):
+                await file.write(16 * number, bytes([number + 1]) * 16)
+            while not file.has_parked:
+                await trio.testing.wait_all_tasks_blocked()  # and threads may still be at work
+            await file.keep()
+            (left,) = what_is_left(stage.path)
+            assert left.record.parked
+            await file.truncate(0)
+            (left,) = what_is_left(stage.path)
+            assert (left.trouble, left.record.size_bytes, left.record.parked) == ("", 0, ())
+            await file.close()

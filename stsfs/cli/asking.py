@@ -78,11 +78,22 @@ def ask_about(place: Place, command: str, **arguments: Any) -> dict[str, Any]:
 
 
 def ask_mount(mount: KnownMount, command: str, **arguments: Any) -> dict[str, Any]:
-    """Ask the daemon of a mount. Raises NoSuchMount if it is dead, and what it answers."""
+    """Ask the daemon of a mount.
+
+    Raises NoSuchMount if it is dead, DaemonSilent if it hangs, and what it answers.
+    """
     if mount.state == "dead":
         raise NoSuchMount(dead_sentence(mount), remedy=dead_remedy(mount))
-    socket = mount.record.control_socket
-    return ask(socket, command, timeout_s=ANSWER_TIMEOUT_S, arguments=arguments)
+    record = mount.record
+    return ask(
+        record.control_socket,
+        command,
+        timeout_s=ANSWER_TIMEOUT_S,
+        arguments=arguments,
+        name=f"The daemon of {record.mount_path} (pid {record.pid})",
+        remedy=f"`stsfs unmount --lazy {record.mount_path}` takes the mount away all the same,"
+        f" `kill -KILL {record.pid}` ends the daemon.",
+    )
 
 
 def dead_sentence(mount: KnownMount) -> str:

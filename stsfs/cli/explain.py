@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from stsfs.cli.asking import ask_about, dead_remedy, dead_sentence, locate
+from stsfs.cli.path_type import MountedPath
 from stsfs.daemon.runtime_dir import KnownMount
 
 
 @click.command()
-@click.argument("path", type=click.Path(readable=False))
+@click.argument("path", type=MountedPath())
 @click.option("--json", "as_json", is_flag=True, help="The daemon's answer as it is, for scripts.")
 def explain(path: str, as_json: bool) -> None:
     """Say what PATH is, what was last refused there, and what the rules answer.

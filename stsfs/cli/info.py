@@ -5,10 +5,11 @@ import json
 import click
 
 from stsfs.cli.asking import ask_about, locate
+from stsfs.cli.path_type import MountedPath
 
 
 @click.command()
-@click.argument("path", type=click.Path(readable=False))
+@click.argument("path", type=MountedPath())
 @click.option("--json", "as_json", is_flag=True, help="The daemon's answer as it is, for scripts.")
 def info(path: str, as_json: bool) -> None:
     """Show the object behind PATH: key, ETag, size, storage class, time, what is cached of it."""

@@ -11,6 +11,7 @@ import click
 from stsfs.cli import mounted
 from stsfs.cli.location_options import location_options, locations_of
 from stsfs.cli.mount_options import contradiction, parse_mount_options
+from stsfs.cli.path_type import MountedPath
 from stsfs.cli.reporting import remember_debug
 from stsfs.cli.write_options import write_options
 from stsfs.daemon import mountinfo, runtime_dir
@@ -78,7 +79,7 @@ _FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
 
 @click.command()
 @click.argument("locations", metavar="LOCATION...", nargs=-1, required=True)
-@click.argument("mountpoint", type=click.Path(readable=False, path_type=Path))
+@click.argument("mountpoint", type=MountedPath(path_type=Path))
 @click.option("-f", "--foreground", is_flag=True, help="Do not go into the background.")
 @write_options
 @click.option(

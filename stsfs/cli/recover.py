@@ -242,7 +242,7 @@ def _act(
         staging = StagingDirectory.open(named)
         try:
             if discard:
-                done += recovering.discard(group, staging, _tell)
+                done += trio.run(recovering.discard, group, staging, options, _tell)
             else:
                 upload = partial(recovering.upload, group, staging, options, _tell, force=force)
                 done += trio.run(upload)

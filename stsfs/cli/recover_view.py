@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Any
 from stsfs.daemon.config import format_size
 from stsfs.daemon.staging_dirs import Looked, staging_dir_of
 from stsfs.staging.left import Left, LeftBehind, LeftMove
+from stsfs.staging.record import Record
+from stsfs.staging.spans import Spans
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _STATES = {
-    "writing": "half-written: nobody closed it",
+    "writing": "half-written",
     "closed": "whole",
     "failed": "whole, the upload failed",
     "conflict": "whole, and another client has changed the object",
 }
+_LEFT_OPEN = {"writing": "nobody closed it"}
+"""The reason where none was noted."""
+
 _MOVES = {
     "copying": "rename, not all is copied",
     "deleting": "rename, not all is removed at its old place",
@@ -125,8 +130,14 @@ def state(left: Left) -> str:
         text = _STATES[left.record.state]
         if not left.is_certain:
             text += "; the machine went down before all of it was on the disk"
-        if left.record.reason:
-            text += f": {left.record.reason}"
+        reason = left.record.reason or _LEFT_OPEN.get(left.record.state)
+        if reason:
+            text += f": {reason}"
+        if parked_bytes := Spans(left.record.parked).total_bytes:
+            text = (
+                f"{text.rstrip('.')}; {format_size(parked_bytes)} of it are only in an upload that"
+                " S3 keeps: --upload completes it"
+            )
     if left.owner.state == "elsewhere":
         text = f"written on {owner(left)}; {text}"
     return f"{text} ({owner(left)})" if is_living else text
@@ -179,12 +190,18 @@ def record(left: Left) -> dict[str, Any]:
         "new_path": left.record.new_path if isinstance(left, LeftMove) and left.record else None,
         "size_bytes": _size_bytes(left),
         "stored_bytes": None if isinstance(left, LeftMove) else left.stored_bytes,
+        "parked_bytes": _parked_bytes(left),
+        "upload_id": left.record.upload_id if isinstance(left.record, Record) else None,
         "changed_unix_s": left.changed_unix_s,
         "state": _kept_state(left),
         "certain": None if isinstance(left, LeftMove) else left.is_certain,
         "reason": _reason(left),
         "files": [str(path) for path in left.parts],
     }
+
+
+def _parked_bytes(left: Left) -> int | None:
+    return Spans(left.record.parked).total_bytes if isinstance(left.record, Record) else None
 
 
 def _kept_state(left: Left) -> str:

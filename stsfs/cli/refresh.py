@@ -5,11 +5,12 @@ import json
 import click
 
 from stsfs.cli.asking import ask_about, locate
+from stsfs.cli.path_type import MountedPath
 from stsfs.daemon.config import format_size
 
 
 @click.command()
-@click.argument("path", type=click.Path(readable=False))
+@click.argument("path", type=MountedPath())
 @click.option("--json", "as_json", is_flag=True, help="What was dropped, for scripts.")
 def refresh(path: str, as_json: bool) -> None:
     """Forget what is known of PATH: names, cached bytes, and what the kernel has of both.

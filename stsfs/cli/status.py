@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stsfs.cli.asking import ask_mount, choose
+from stsfs.cli.path_type import MountedPath
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
 @click.command()
-@click.argument("path", type=click.Path(readable=False, path_type=Path), required=False)
+@click.argument("path", type=MountedPath(path_type=Path), required=False)
 @click.option("--hidden", is_flag=True, help="What cannot be shown as files, and why.")
 @click.option(
     "--differences", is_flag=True, help="Files whose object is missing or has another size."

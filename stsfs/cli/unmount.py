@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from stsfs.cli.path_type import MountedPath
 from stsfs.cli.upload_progress import upload_progress
 from stsfs.daemon import mountinfo
 from stsfs.daemon import unmount as unmounting
@@ -15,7 +16,7 @@ TIMEOUT_S_DEFAULT = 60.0
 
 
 @click.command()
-@click.argument("path", type=click.Path(readable=False, path_type=Path))
+@click.argument("path", type=MountedPath(path_type=Path))
 @click.option("--lazy", is_flag=True, help="Detach now; open files can still be read to their end.")
 @click.option(
     "--wait",
@@ -35,6 +36,12 @@ TIMEOUT_S_DEFAULT = 60.0
 )
 def unmount(path: Path, lazy: bool, wait: float, timeout: float) -> None:
     """Unmount PATH, also when its daemon is dead. Waits until S3 has what was written."""
+    told: list[str] = []
+
+    def silent(sentence: str) -> None:
+        told.append(sentence)
+        click.echo(f"stsfs: {sentence}", err=True)
+
     with upload_progress() as uploading:
         left = unmounting.unmount(
             mountinfo.resolve(path),
@@ -42,6 +49,7 @@ def unmount(path: Path, lazy: bool, wait: float, timeout: float) -> None:
             timeout_s=timeout,
             wait_s=wait,
             waiting=lambda sentence: click.echo(f"stsfs: {sentence} Waiting {wait:g} s.", err=True),
+            silent=silent,
             uploading=uploading,
         )
     if left is None:
@@ -49,7 +57,8 @@ def unmount(path: Path, lazy: bool, wait: float, timeout: float) -> None:
     what = f"{left['files']} files ({format_size(left['left_bytes'])})"
     first = "".join(f"\n  {each}" for each in left["paths"])
     if lazy:
-        click.echo(f"stsfs: {what} have not reached S3 yet; the daemon goes on:{first}", err=True)
+        then = "they are kept, see `stsfs recover`" if told else "the daemon goes on"
+        click.echo(f"stsfs: {what} have not reached S3 yet; {then}:{first}", err=True)
         return
     raise ChangesLeft(
         f"{what} have not reached S3; they are kept:{first}", remedy="See `stsfs recover`."

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from stsfs.cli.asking import Place, choose, locate
+from stsfs.cli.path_type import MountedPath
 from stsfs.cli.verify_check import Checker, in_threads
 from stsfs.cli.verify_files import Asking, Facts, Target, batches, roots, walk
 from stsfs.cli.verify_progress import Meter, meter
@@ -20,7 +21,7 @@ JOBS_MAX = 64
 
 
 @click.command()
-@click.argument("paths", metavar="[PATH]...", type=click.Path(readable=False), nargs=-1)
+@click.argument("paths", metavar="[PATH]...", type=MountedPath(), nargs=-1)
 @click.option(
     "--jobs",
     type=click.IntRange(1, JOBS_MAX),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stsfs.cli.asking import Place, ask_about, ask_mount, dead_remedy, dead_sentence
+from stsfs.daemon.control_client import DaemonSilent
 from stsfs.daemon.runtime_dir import KnownMount
 from stsfs.errors import DeadlineExceeded, NoSuchMount, NotFound, StoreFailure, StsfsError
 
@@ -158,8 +159,8 @@ class Asking:
         try:
             with self._at_once:
                 answer = ask_mount(known[0].mount, "digests", paths=paths)
-        except DeadlineExceeded:
-            if len(targets) == 1:
+        except DeadlineExceeded as exc:
+            if len(targets) == 1 or isinstance(exc, DaemonSilent):
                 raise
             middle = len(targets) // 2
             return self.facts(targets[:middle]) + self.facts(targets[middle:])

@@ -6,12 +6,16 @@ stat(2) on a mount point does.
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 FILESYSTEM_TYPE = "fuse.stsfs"
 """What a mount made with `subtype=stsfs` is called."""
+
+LINKS_MAX = 40
+"""Symbolic links that lead to symbolic links, as path_resolution(7) has it."""
 
 _USER_ID = re.compile(rb"(?:^|,)user_id=(\d+)(?:,|$)")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
@@ -81,14 +85,28 @@ def mount_above(path: Path) -> MountEntry | None:
 def resolve(path: Path) -> Path:
     """Make `path` absolute and free of symbolic links, also where a dead mount is in the way.
 
-    Only the parent is resolved by asking the file system: the last component may be the root of
-    a mount that no longer answers. If it is a symbolic link itself, it is followed.
+    Nothing in a mount of ours is asked for, because its daemon may not answer: from its root on
+    the path is taken as it is, without `..`; there are no symbolic links below it.
     """
-    absolute = Path(os.path.abspath(path))
-    candidate = Path(os.path.realpath(absolute.parent)) / absolute.name
-    if mount_at(candidate) is not None:
-        return candidate
-    return Path(os.path.realpath(absolute))
+    is_ours = {entry.path: entry.is_stsfs for entry in mounts()}
+    return _resolved(Path(os.path.abspath(path)), is_ours, LINKS_MAX)
+
+
+def _resolved(path: Path, is_ours: Mapping[Path, bool], links_max: int) -> Path:
+    at = Path(path.anchor)
+    for index, name in enumerate(path.parts[1:], start=2):
+        at = Path(os.path.normpath(at / name))
+        if any(is_ours.get(each, False) for each in (at, *at.parents)):
+            return Path(os.path.normpath(at.joinpath(*path.parts[index:])))
+        if at in is_ours:
+            continue  # the root of a mount is no link, and may not answer
+        try:
+            target = os.readlink(at)
+        except OSError:
+            continue  # no link, or nothing at all
+        if links_max:
+            at = _resolved(at.parent / target, is_ours, links_max - 1)
+    return at
 
 
 def _owner_uid(super_options: list[bytes]) -> int | None:

@@ -3,7 +3,7 @@
 Bytes leave the staging directory only when S3 has them, or when they are given up by name.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -39,6 +39,9 @@ Told = Callable[[Done], None]
 
 FILES_AT_ONCE = 8
 
+GIVE_UP_S = 30.0
+"""For the uploads of one location to be aborted: what is given up need not wait for S3 longer."""
+
 
 async def upload(
     found: Sequence[Left], staging: StagingDirectory, options: PlaceOptions, told: Told, *,
@@ -72,18 +75,79 @@ async def upload(
     return [done[id(left)] for left in found]
 
 
-def discard(found: Sequence[Left], staging: StagingDirectory, told: Told) -> list[Done]:
-    """Give up files and journals for ever. Blocks."""
-    done = []
-    for left in found:
+async def discard(
+    found: Sequence[Left], staging: StagingDirectory, options: PlaceOptions, told: Told
+) -> list[Done]:
+    """Give up files and journals for ever, and the uploads to S3 that were begun for them.
+
+    An upload that cannot be given up, because its location cannot be opened, say, is no error: it
+    stays in S3, and the sentence says so.
+    """
+    done: dict[int, Done] = {}
+    for group in by_location(found):
+        taken: list[tuple[Left, StagingFile | MoveJournal]] = []
+        for left in group:
+            try:
+                # First of all: the upload of what a mount has taken over is not ours to give up.
+                taken.append((left, await trio.to_thread.run_sync(_adopted, left, staging)))
+            except StsfsError as exc:
+                done[id(left)] = Done(left, "", exc)
+                told(done[id(left)])
+        begun = [each for left, _ in taken for each in _uploads(left)]
+        stay = await _give_up_uploads(begun, group[0].record, options)
+        for left, adopted in taken:
+            sentence = _given_up(left, stay)
+            try:
+                await trio.to_thread.run_sync(adopted.discard)
+                one = Done(left, sentence)
+            except StsfsError as exc:
+                one = Done(left, "", exc)
+            told(one)
+            done[id(left)] = one
+    return [done[id(left)] for left in found]
+
+
+def _uploads(left: Left) -> list[tuple[str, str]]:
+    """The key and id of each multipart upload that was begun, and may not have ended."""
+    record = left.record
+    if isinstance(record, MoveRecord):
+        return [(record.objects[at].target_key, each) for each, at in record.uploads.items()]
+    if record is None or record.upload_id is None:
+        return []
+    return [(record.key, record.upload_id)]
+
+
+def _given_up(left: Left, stay: Mapping[str, str]) -> str:
+    """What is said of it; stay has why which uploads are still there."""
+    upload_ids = [upload_id for _, upload_id in _uploads(left)]
+    if not upload_ids:
+        return "given up"
+    for upload_id in upload_ids:
+        if upload_id in stay:
+            return f"given up, but its upload {upload_id} stays in S3: {stay[upload_id]}"
+    return "given up, and its upload with it"
+
+
+async def _give_up_uploads(
+    begun: Sequence[tuple[str, str]], record: Record | MoveRecord | None, options: PlaceOptions
+) -> dict[str, str]:
+    """Abort uploads in the location of a record: why which of them stay, by their ids."""
+    if not begun or record is None:
+        return {}
+    stay = {upload_id: f"no answer came within {GIVE_UP_S:g} s." for _, upload_id in begun}
+    with trio.move_on_after(GIVE_UP_S):
         try:
-            _adopted(left, staging).discard()
-            one = Done(left, "given up")
+            async with opened(record, replace(options, rw=True)) as place:
+                writer = object_writer(place, conditional_writes="auto", acl=None)
+                for key, upload_id in begun:
+                    try:
+                        await writer.abort_upload(key, upload_id)
+                        del stay[upload_id]
+                    except StsfsError as exc:
+                        stay[upload_id] = exc.sentence
         except StsfsError as exc:
-            one = Done(left, "", exc)
-        told(one)
-        done.append(one)
-    return done
+            stay = dict.fromkeys(stay, exc.sentence)
+    return stay
 
 
 def _adopted(left: Left, staging: StagingDirectory) -> StagingFile | MoveJournal:

@@ -30,7 +30,8 @@ async def save(
     """Write files below a directory; what it holds already stays, and so does what is saved.
 
     What only S3 has of a file is fetched. Where that fails, `NAME.partial` has the rest, and
-    `NAME.partial.missing.json` says which bytes it lacks: the error is ChangesLeft then.
+    `NAME.partial.missing.json` says which bytes it lacks: the error is ChangesLeft then. Parked
+    bytes (see Record) always are among those: nobody can read the parts of an upload.
     """
     done = {}
     for group in by_location(found):
@@ -81,15 +82,28 @@ class _Saving:
             os.close(descriptor)
         if self.missing:
             await run(self._write_missing, partial_path)
-            sentence = f"saved in part: {partial_path} lacks {self.missing.total_bytes} bytes"
-            why = "" if self.trouble is None else f" {self.trouble.sentence}"
-            raise ChangesLeft(
-                f"{sentence}.{why}",
-                remedy="" if self.trouble is None else self.trouble.remedy,
-            )
+            raise self._in_part(partial_path)
         await run(self._rename, partial_path, target)
         doubt = "" if self.left.record else ", all that is there"
         return Done(self.left, f"saved as {target}{doubt}")
+
+    def _in_part(self, path: Path) -> ChangesLeft:
+        """The error that says how much is missing, why, and how to get it."""
+        record = self.left.record
+        sentences = [f"saved in part: {path} lacks {self.missing.total_bytes} bytes."]
+        remedies = []
+        if record is not None and record.parked:
+            parked_bytes = Spans(record.parked).total_bytes
+            sentences.append(
+                f"{parked_bytes} of them are only in an upload that was not completed: S3 keeps"
+                " them, and lets nobody read them."
+            )
+            force = " --force" if record.state == "conflict" else ""
+            remedies.append(f"`stsfs recover --upload{force} {self.left.id}` completes it.")
+        if self.trouble is not None:
+            sentences.append(self.trouble.sentence)
+            remedies.append(self.trouble.remedy)
+        return ChangesLeft(" ".join(sentences), remedy=" ".join(filter(None, remedies)))
 
     def _target(self) -> Path:
         """Where it goes: nothing that is there is replaced."""
@@ -113,6 +127,8 @@ class _Saving:
     def _copy_present(self, descriptor: int, path: Path) -> None:
         """What lies in the staging file; all of it where nothing is known of it."""
         record = self.left.record
+        for start, stop in () if record is None else record.parked:
+            self.missing.add(start, stop)
         try:
             source = open(self.left.data_path, "rb", buffering=0)  # noqa: SIM115 - closed below
         except OSError as exc:
@@ -182,11 +198,12 @@ class _Saving:
 
 
 def _of_base(record: Record | None) -> list[tuple[int, int]]:
-    """The ranges that only the base has."""
+    """The ranges that only the base has. Where bytes are parked, it has other ones."""
     if record is None or record.base is None:
         return []
     stop = min(record.size_bytes, record.base.limit_bytes, record.base.size_bytes)
-    return Spans(record.present).gaps(0, stop)
+    here = Spans((*record.present, *record.parked))
+    return here.gaps(0, stop)
 
 
 def _written(descriptor: int, data: memoryview, offset: int, path: Path) -> None:

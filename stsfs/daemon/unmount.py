@@ -45,8 +45,9 @@ LOOK_AGAIN_S = 0.5
 PATHS_TOLD = 10
 """Of what is left; `stsfs recover` tells all."""
 
-ANSWER_S = 5.0
-"""For the daemon to say what it has not uploaded."""
+ANSWER_S, ANSWER_S_MIN = 5.0, 1.0
+"""For the daemon to say what it has not uploaded, and no longer than a shorter --timeout, which may
+be zero: a daemon that is at work answers within the other one."""
 
 Unsaved = Mapping[str, Any]
 """The answer to `unsaved`: `files`, `left_bytes` and the first `paths`; while it lasts, also
@@ -60,6 +61,7 @@ def unmount(
     timeout_s: float,
     wait_s: float = 0.0,
     waiting: Callable[[str], None] = lambda sentence: None,
+    silent: Callable[[str], None] = lambda sentence: None,
     uploading: Callable[[Unsaved], None] = lambda unsaved: None,
 ) -> Unsaved | None:
     """Unmount the stsfs mount at `path` (from `mountinfo.resolve`) and wait for its daemon.
@@ -67,7 +69,8 @@ def unmount(
     Open files are waited for up to `wait_s` seconds, and `waiting` is told who holds them; then
     uploads, of which `uploading` is told, as long as they get on. A lazy unmount does not wait: the
     daemon serves the files that are still open. Returns what has not been uploaded, None where that
-    is certainly nothing: of a lazy unmount so far, else what is left for `stsfs recover`. Raises
+    is certainly nothing: of a lazy unmount so far, else what is left for `stsfs recover`. A lazy
+    unmount does not need the daemon: `silent` is told where that does not answer. Raises
     NoSuchMount, MountBusy, AccessDenied, DeadlineExceeded if the daemon is not gone `timeout_s`
     seconds after the last progress, and ChangesLeft where the mount is gone, and nothing tells
     whether all that was written has been uploaded.
@@ -86,13 +89,23 @@ def unmount(
         traces = _traces(path, entry, record)
         heard, has_answered = None, False
         if record is not None and lazy:
-            heard, has_answered = _asked(record)
+            heard, has_answered = _asked(record, timeout_s)
         if entry is not None:
             _detach_when_free(path, lazy=lazy, wait_s=wait_s, waiting=waiting)
         elif record is not None:
-            ask(record.control_socket, "unmount", timeout_s=timeout_s, arguments={"lazy": lazy})
+            ask(
+                record.control_socket, "unmount", timeout_s=timeout_s, arguments={"lazy": lazy},
+                name=f"The daemon of {path} (pid {record.pid})",
+                remedy=f"`kill -KILL {record.pid}` ends it.",
+            )  # fmt: skip
         if record is not None and process is not None and not lazy:
             heard = _wait_for_end(record, process, timeout_s, uploading)
+        if process is not None and lazy and not (has_answered or _has_ended(process)):
+            assert record is not None
+            silent(
+                f"{path} is unmounted; its daemon (pid {record.pid}) does not answer, and may never"
+                f" end by itself: `kill -KILL {record.pid}` ends it."
+            )
         runtime_dir.records()  # prunes what a dead daemon left behind
         left = heard if lazy and has_answered else traces.left(heard)
     finally:
@@ -175,19 +188,30 @@ def _wait_for_end(
     deadline_s = time.monotonic() + timeout_s
     before: Unsaved | None = None
     while not select.select([process], [], [], LOOK_AGAIN_S)[0]:
-        now, _ = _asked(record)
+        now, has_answered = _asked(record, timeout_s)
         if now is not None:
             uploading(now)
             if before is None or now["sent_bytes"] > before["sent_bytes"]:
                 deadline_s = time.monotonic() + timeout_s
         before = now
         if time.monotonic() >= deadline_s:
-            raise DeadlineExceeded(
-                f"{record.mount_path} is unmounted, but its daemon ({record.pid}) has not ended"
-                " yet.",
-                remedy=f"Its log: {record.log_file}" if record.log_file else "",
-            )
+            raise _not_ended(record, has_answered)
     return before
+
+
+def _has_ended(process: int) -> bool:
+    return bool(select.select([process], [], [], 0)[0])
+
+
+def _not_ended(record: MountRecord, has_answered: bool) -> DeadlineExceeded:
+    words = "has not ended yet" if has_answered else "does not answer: it hangs, or was stopped"
+    remedies = [] if has_answered else [f"`kill -KILL {record.pid}` ends it."]
+    if record.log_file:
+        remedies.append(f"Its log: {record.log_file}")
+    return DeadlineExceeded(
+        f"{record.mount_path} is unmounted, but its daemon ({record.pid}) {words}.",
+        remedy=" ".join(remedies),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,10 +288,12 @@ def _size_bytes(left: LeftBehind) -> int:
     return left.stored_bytes if left.record is None else left.record.size_bytes
 
 
-def _asked(record: MountRecord) -> tuple[Unsaved | None, bool]:
+def _asked(record: MountRecord, timeout_s: float) -> tuple[Unsaved | None, bool]:
     """What the daemon has not uploaded, None if that is nothing; and whether it has answered."""
     try:
-        answer = ask(record.control_socket, "unsaved", timeout_s=ANSWER_S)
+        answer = ask(
+            record.control_socket, "unsaved", timeout_s=min(ANSWER_S, max(timeout_s, ANSWER_S_MIN))
+        )
     except StsfsError:
         return None, False
     return (answer if answer["files"] else None), True

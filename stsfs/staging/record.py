@@ -47,8 +47,9 @@ class BaseVersion:
 class Record:
     """One staging file: where it belongs, and what its bytes are made of.
 
-    A byte at an offset below size_bytes is the one in the data file where `present` has it, else
-    that of `base` where the offset is below base.limit_bytes, else zero.
+    A byte at an offset below size_bytes is the one in the data file where `present` has it, one
+    that cannot be read before the upload is completed where `parked` has it, else that of `base`
+    where the offset is below base.limit_bytes, else zero.
     """
 
     location_uri: str

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import trio
 
 from stsfs.staging.record import BaseVersion, Record, State
+from stsfs.staging.spans import Spans
 from stsfs.store.object_store import ObjectVersion, Part
 from stsfs.writer.content import StagedContent
 from stsfs.writer.file_facts import FileFacts
@@ -81,6 +82,8 @@ class RecordFile:
         size_bytes = content.size_bytes if size_bytes is None else size_bytes
         present = content.present.copy()
         present.clip(size_bytes)
+        parked = content.parked.copy()
+        parked.clip(size_bytes)
         return Record(
             location_uri=location.uri,
             endpoint_url=location.endpoint_url,
@@ -97,18 +100,17 @@ class RecordFile:
             traits=facts.kept,
             write_id=self.write_id,
             upload_id=None if self.upload is None else self.upload.upload_id,
-            upload_write_id=self.upload.write_id if content.parked and self.upload else "",
-            parked=tuple(content.parked),
-            parts=self._parked_parts(),
+            upload_write_id=self.upload.write_id if parked and self.upload else "",
+            parked=tuple(parked),
+            parts=self._parts_with(parked),
             state=state,
             reason=self._reason(),
             changed_unix_s=time.time(),
         )
 
-    def _parked_parts(self) -> tuple[Part, ...]:
-        if self.upload is None or not self._content.parked:
+    def _parts_with(self, parked: Spans) -> tuple[Part, ...]:
+        if self.upload is None or not parked:
             return ()
-        parked = self._content.parked
         return tuple(part for part, span in self.upload.whole_parts() if parked.overlaps(*span))
 
     def _keep(self, record: Record, durable: bool) -> None:
