@@ -310,10 +310,15 @@ async def test_what_failed_a_moment_ago_is_not_begun_by_a_wish(autojump_clock, c
     assert len(store.reads) == 1
 
 
-async def test_a_gap_that_only_touches_what_is_read_is_not_fetched(autojump_clock, cache, store, a):
+@pytest.mark.parametrize(
+    ("start", "stop", "fetched"), [(0, 32, (0, 16)), (16, 40, (32, 48))], ids=["behind", "before"]
+)
+async def test_a_gap_that_only_touches_what_is_read_is_not_fetched(
+    autojump_clock, cache, store, a, start, stop, fetched
+):
     await read(cache, a, 16, 32)
-    assert await cache.read(a, 0, 32, (0, 48)) == A[:32]
-    assert store.reads[1:] == [("a", 0, 16, False)]
+    assert await cache.read(a, start, stop, (0, 48)) == A[start:stop]
+    assert store.reads[1:] == [("a", *fetched, False)]
 
 
 async def test_blocks_that_a_stream_has_left_behind_go_first(autojump_clock, cache, store, a, b):
