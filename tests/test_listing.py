@@ -252,3 +252,14 @@ def test_a_name_that_we_have_removed_is_not_shown_by_a_page_that_comes_after():
     listing.add(ListPage([], ["b/", "c/", "d/"], None))
     assert sorted(names_of(listing)) == [b"a", b"c", b"d"]
     assert listing.find(b"d") is made
+
+
+def test_a_listing_tells_of_no_earlier_time_than_its_own_and_nothing_when_distrusted():
+    root = Directory(1, Site(1, MemoryStore(), ""), "", None, b"")
+    listing = KeyListing(root, lambda name, found: None, expires_s=60.0, begun_s=5.0)
+    assert not listing.tells(b"a", since_s=5.0), "its pages are still to come"
+    listing.add(ListPage([], [], None))
+    assert listing.tells(b"a", since_s=5.0)
+    assert not listing.tells(b"a", since_s=5.5)
+    listing.distrust()
+    assert not listing.tells(b"a", since_s=5.0)
