@@ -8,9 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stsfs.errors import StoreFailure
-from stsfs.store.object_store import ListedObject, ListPage
+from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion
 from stsfs.vfs.key_listing import KeyListing, pieces
-from stsfs.vfs.nodes import Directory, Site
+from stsfs.vfs.nodes import Directory, File, Site
 from stsfs.vfs.tree import Tree
 from tests.fakes import MemoryStore
 
@@ -261,5 +261,26 @@ def test_a_listing_tells_of_no_earlier_time_than_its_own_and_nothing_when_distru
     listing.add(ListPage([], [], None))
     assert listing.tells(b"a", since_s=5.0)
     assert not listing.tells(b"a", since_s=5.5)
-    listing.distrust()
+    version = ObjectVersion(1, "a", '"e"', 0)
+    file = File(7, root, b"a", version, 0, "")
+    listing.change(b"a", file)
+    assert listing.tells(b"a", since_s=5.0)
+    file.outdated = True
     assert not listing.tells(b"a", since_s=5.0)
+    assert listing.tells(b"b", since_s=5.0)
+    listing.distrust()
+    assert not listing.tells(b"b", since_s=5.0)
+
+
+def test_what_follows_an_entry_is_told_while_it_is_one():
+    listing, make_node = make_listing(["a", "b", "c", "d"])
+    a, b, c, d = shown(listing)
+    assert listing.after(a, 2) == [b, c]
+    assert listing.after(c, 2) == [d]
+    assert listing.after(d, 2) == []
+    listing.replace(b"b", make_node(b"b", None))
+    assert listing.after(b, 2) == [], "it has been replaced"
+    assert listing.after(make_node(b"e", None), 2) == [], "it was never shown"
+    assert listing.shown_count == 4
+    listing.replace(b"a", None)
+    assert listing.shown_count == 3
