@@ -346,3 +346,16 @@ async def test_several_small_gaps_take_as_many_blocks_as_they_need(autojump_cloc
         await read(cache, a, start, start + 4)
     assert await read(cache, a, 10, 36) == A[10:36]
     assert sorted(store.reads[3:]) == [("a", at, at + 6, False) for at in (10, 20, 30)]
+
+
+@pytest.mark.parametrize("gap_bytes", [4, 8])
+async def test_small_gaps_wait_for_no_more_memory_than_they_take(
+    autojump_clock, cache, store, a, b, gap_bytes
+):
+    for number in range(4):
+        start = number * (4 + gap_bytes)
+        await read(cache, a, start, start + 4)
+    held = await read(cache, b, 0, 16)
+    with trio.fail_after(1000):
+        assert await read(cache, a, 4, 24) == A[4:24]
+    assert held == B[:16]
