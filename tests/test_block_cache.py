@@ -310,10 +310,15 @@ async def test_what_failed_a_moment_ago_is_not_begun_by_a_wish(autojump_clock, c
     assert len(store.reads) == 1
 
 
-async def test_a_gap_that_only_touches_what_is_read_is_not_fetched(autojump_clock, cache, store, a):
+@pytest.mark.parametrize(
+    ("start", "stop", "fetched"), [(0, 32, (0, 16)), (16, 40, (32, 48))], ids=["behind", "before"]
+)
+async def test_a_gap_that_only_touches_what_is_read_is_not_fetched(
+    autojump_clock, cache, store, a, start, stop, fetched
+):
     await read(cache, a, 16, 32)
-    assert await cache.read(a, 0, 32, (0, 48)) == A[:32]
-    assert store.reads[1:] == [("a", 0, 16, False)]
+    assert await cache.read(a, start, stop, (0, 48)) == A[start:stop]
+    assert store.reads[1:] == [("a", *fetched, False)]
 
 
 async def test_blocks_that_a_stream_has_left_behind_go_first(autojump_clock, cache, store, a, b):
@@ -341,3 +346,16 @@ async def test_several_small_gaps_take_as_many_blocks_as_they_need(autojump_cloc
         await read(cache, a, start, start + 4)
     assert await read(cache, a, 10, 36) == A[10:36]
     assert sorted(store.reads[3:]) == [("a", at, at + 6, False) for at in (10, 20, 30)]
+
+
+@pytest.mark.parametrize("gap_bytes", [4, 8])
+async def test_small_gaps_wait_for_no_more_memory_than_they_take(
+    autojump_clock, cache, store, a, b, gap_bytes
+):
+    for number in range(4):
+        start = number * (4 + gap_bytes)
+        await read(cache, a, start, start + 4)
+    held = await read(cache, b, 0, 16)
+    with trio.fail_after(1000):
+        assert await read(cache, a, 4, 24) == A[4:24]
+    assert held == B[:16]

@@ -4,7 +4,13 @@ import pytest
 import trio
 
 from stsfs.store.answers import Answer, Meaning
-from stsfs.store.capabilities import PROBE_WAIT_S, Condition, ServerCapabilities, Verdict
+from stsfs.store.capabilities import (
+    PROBE_WAIT_S,
+    Condition,
+    ServerCapabilities,
+    Verdict,
+    set_by_option,
+)
 
 ABSENT = Condition.PUT_IF_ABSENT
 PUT = {"x-amz-checksum-crc32c": "AAAAAA==", "if-none-match": "*", "x-amz-acl": "private"}
@@ -91,6 +97,8 @@ def test_other_refusals_teach_nothing():
     for refusal in (
         answer(400, "InvalidRequest", message="The body is odd."),
         answer(400, "InvalidArgument"),
+        answer(400, "BadDigest", message="The checksum did not match."),
+        answer(404, "InvalidRequest", message="No such checksum."),
         answer(403, "AccessDenied", message="checksum"),
         answer(412, "PreconditionFailed"),
     ):
@@ -104,6 +112,23 @@ def test_a_complaint_about_the_checksum_is_understood():
     refusal = answer(400, "InvalidRequest", message="Unsupported checksum type")
     assert learn(known, refusal, PUT)
     assert not known.checksums
+
+
+@pytest.mark.parametrize("honoured", [True, False])
+def test_what_the_user_says_of_a_server_is_known_without_a_probe(honoured):
+    known = ServerCapabilities(acl="", conditions=not honoured)
+    set_by_option(known, honoured=honoured)
+    assert known.is_known
+    assert known.found_by == "option"
+    assert all(known.honours(condition) is honoured for condition in Condition)
+
+
+def test_of_a_new_server_all_is_believed_but_its_conditions():
+    known = ServerCapabilities(acl="private", conditions=False)
+    assert (known.checksums, known.copies_parts, known.checks_copied_parts) == (True, True, True)
+    assert not known.is_known
+    assert not any(map(known.honours, Condition))
+    assert all(map(known.sends, Condition))
 
 
 SAFE, REST, UNSEEN, MAYBE = (

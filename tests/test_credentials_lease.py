@@ -4,7 +4,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stsfs.credentials.lease import ATTEMPT_GAP_S, CredentialLease, renewal_margin_s
+from stsfs.credentials.lease import ATTEMPT_GAP_S, CHECK_PERIOD_S, CredentialLease, renewal_margin_s
 from stsfs.errors import (
     AwsCredentialsMissing,
     SessionExpired,
@@ -243,7 +243,9 @@ async def test_the_store_refusing_a_set_renews_it_once_for_all(
 async def test_keys_without_expiry_are_renewed_when_refused(autojump_clock, nursery, lease, source):
     source.lifetime_s = None
     await nursery.start(lease.keep_fresh)
+    begun_s = trio.current_time()
     assert (await lease.renew_after(lease.current())).access_key_id == "ASIA2"
+    assert trio.current_time() - begun_s < CHECK_PERIOD_S, "at once, not at the next look"
 
 
 async def test_a_store_that_refuses_everything_cannot_hurry_the_source(

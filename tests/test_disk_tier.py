@@ -97,6 +97,17 @@ async def test_the_next_mount_reads_from_disk_and_asks_for_nothing(directory, st
     assert store.reads == []
 
 
+async def test_what_comes_from_disk_confirms_no_version_and_the_store_is_asked(directory, store):
+    version = await filled(directory, store)
+    before = store.calls["confirm"]
+    async with mounted(directory, store) as mount:
+        content = mount.cache.enter(version)
+        await mount.cache.confirm(content, GRAIN_BYTES)
+        mount.cache.leave(content)
+    assert store.calls["confirm"] == before + 1
+    assert store.reads == []
+
+
 async def test_only_what_the_disk_lacks_is_fetched(directory, store):
     version = store.put("a", DATA)
     async with mounted(directory, store) as mount:

@@ -8,9 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stsfs.errors import StoreFailure
-from stsfs.store.object_store import ListedObject, ListPage
+from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion
 from stsfs.vfs.key_listing import KeyListing, pieces
-from stsfs.vfs.nodes import Directory, Site
+from stsfs.vfs.nodes import Directory, File, Site
 from stsfs.vfs.tree import Tree
 from tests.fakes import MemoryStore
 
@@ -208,3 +208,79 @@ async def test_an_object_of_a_directory_itself_is_hidden_if_it_has_content(prefi
     tree.distrust(tree.inodes.root)
     await tree.listing(tree.inodes.root)
     assert tree.hidden_count == 0
+
+
+def listed(*names):
+    return [ListedObject(name, '"e"', 0, 0.0, "") for name in names]
+
+
+def names_of(listing):
+    return [node.name for node in shown(listing)]
+
+
+@pytest.mark.parametrize(("count", "is_cut"), [(4, False), (5, True)])
+def test_a_page_that_is_short_enough_stays_whole(count, is_cut):
+    page = ListPage(listed(*"abcde"[:count]), [], None)
+    assert (len(list(pieces(page, 4))) > 1) is is_cut
+
+
+def test_a_directory_with_an_object_of_its_own_is_known_to_have_one():
+    listing, _ = make_listing(["a"])
+    assert not listing.has_marker
+    root = Directory(1, Site(1, MemoryStore(), "base/"), "base/", None, b"")
+    listing = KeyListing(root, lambda name, found: None, expires_s=0.0)
+    listing.add(ListPage(listed("base/"), [], None))
+    assert listing.has_marker
+    assert shown(listing) == []
+
+
+@pytest.mark.parametrize("is_directory", [False, True])
+def test_a_name_that_later_pages_would_explain_is_settled_alone(is_directory):
+    listing, _ = make_listing([], more="next")
+    listing.add(ListPage(listed("a", "a-"), [], "next"))
+    assert names_of(listing) == []
+    listing.settle(b"a", is_directory=is_directory)
+    assert names_of(listing) == [b"a"]
+    assert listing.hidden.count == is_directory
+
+
+def test_a_name_that_we_have_removed_is_not_shown_by_a_page_that_comes_after():
+    listing, make_node = make_listing(["a"], more="next")
+    listing.change(b"b", None)
+    made = make_node(b"d", None)
+    listing.change(b"d", made)
+    listing.add(ListPage([], ["b/", "c/", "d/"], None))
+    assert sorted(names_of(listing)) == [b"a", b"c", b"d"]
+    assert listing.find(b"d") is made
+
+
+def test_a_listing_tells_of_no_earlier_time_than_its_own_and_nothing_when_distrusted():
+    root = Directory(1, Site(1, MemoryStore(), ""), "", None, b"")
+    listing = KeyListing(root, lambda name, found: None, expires_s=60.0, begun_s=5.0)
+    assert not listing.tells(b"a", since_s=5.0), "its pages are still to come"
+    listing.add(ListPage([], [], None))
+    assert listing.tells(b"a", since_s=5.0)
+    assert not listing.tells(b"a", since_s=5.5)
+    version = ObjectVersion(1, "a", '"e"', 0)
+    file = File(7, root, b"a", version, 0, "")
+    listing.change(b"a", file)
+    assert listing.tells(b"a", since_s=5.0)
+    file.outdated = True
+    assert not listing.tells(b"a", since_s=5.0)
+    assert listing.tells(b"b", since_s=5.0)
+    listing.distrust()
+    assert not listing.tells(b"b", since_s=5.0)
+
+
+def test_what_follows_an_entry_is_told_while_it_is_one():
+    listing, make_node = make_listing(["a", "b", "c", "d"])
+    a, b, c, d = shown(listing)
+    assert listing.after(a, 2) == [b, c]
+    assert listing.after(c, 2) == [d]
+    assert listing.after(d, 2) == []
+    listing.replace(b"b", make_node(b"b", None))
+    assert listing.after(b, 2) == [], "it has been replaced"
+    assert listing.after(make_node(b"e", None), 2) == [], "it was never shown"
+    assert listing.shown_count == 4
+    listing.replace(b"a", None)
+    assert listing.shown_count == 3

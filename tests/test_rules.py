@@ -245,6 +245,12 @@ def test_only_the_rows_of_a_place_answer_in_it():
             assert any(rule in concerning(place) for place in question.places)
 
 
+@pytest.mark.parametrize(("place", "is_told"), [(OURS, True), (WAY, True), (S3, False)])
+def test_a_rule_is_told_where_something_can_meet_it(place, is_told):
+    told = [rule.name for rule in concerning(place)]
+    assert ("folder-into-sts" in told) is is_told
+
+
 def test_where_nothing_can_be_changed_no_other_rule_is_told():
     names = [rule.name for rule in concerning(sts(storage="managed", writable=False))]
     assert names == ["managed-mount", "managed"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stsfs.vfs.streams import FRONT_BYTES, MIB, RAMP_BYTES, ReadPattern
+from stsfs.vfs.streams import FRONT_BYTES, MIB, RAMP_BYTES, STREAMS_MAX, ReadPattern
 
 KIB = 1024
 GIB = 1024 * MIB
@@ -133,3 +133,41 @@ def test_every_span_lies_in_the_file_and_where_it_should(size_bytes, reads, most
         if spent is not None:
             assert stream.start <= spent[0] < spent[1] <= stream.position
         assert len(made.streams) <= 8
+
+
+def test_a_read_near_the_front_that_did_not_begin_there_fetches_what_it_asked_for():
+    made = pattern()
+    stream = made.observe(96 * KIB, 100 * KIB)
+    assert made.fetch_span(stream, 96 * KIB, 100 * KIB) == (96 * KIB, 112 * KIB)
+
+
+def test_the_stream_used_least_recently_is_forgotten_for_a_new_one():
+    made = pattern()
+    for number in range(STREAMS_MAX + 1):
+        made.observe(10 * number * MIB, 10 * number * MIB + 4096)
+    starts = [stream.start for stream in made.streams]
+    assert starts == [10 * number * MIB for number in range(1, STREAMS_MAX + 1)]
+
+
+def test_bursts_of_the_greatest_length_are_learned_and_longer_ones_are_not():
+    for length, fetched in ((MIB, MIB), (MIB + 4096, 16 * KIB)):
+        made = pattern()
+        for number in range(1, 5):
+            made.observe(10 * number * MIB, 10 * number * MIB + length)
+        stream = made.observe(100 * MIB, 100 * MIB + 4096)
+        assert made.fetch_span(stream, 100 * MIB, 100 * MIB + 4096) == (
+            100 * MIB,
+            100 * MIB + fetched,
+        )
+
+
+def test_read_ahead_goes_on_when_a_quarter_of_the_window_is_free():
+    made = pattern()
+    for start in (0, READ):
+        stream = made.observe(start, start + READ)
+    assert ahead(made, stream, waited=False) == (2 * READ, 4 * READ)
+    at = stream.position
+    made.observe(at, at + READ // 2 - 1)
+    assert ahead(made, stream, waited=False) is None
+    made.observe(at + READ // 2 - 1, at + READ // 2)
+    assert ahead(made, stream, waited=False) == (4 * READ, 4 * READ + READ // 2)

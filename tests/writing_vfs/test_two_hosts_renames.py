@@ -14,6 +14,9 @@ from stsfs.errors import (
     WriteConflict,
 )
 from stsfs.fuse.errno_table import reply_for
+from stsfs.store.object_store import ObjectVersion
+from stsfs.vfs import targets
+from stsfs.vfs.nodes import File
 from tests.fakes import pattern
 from tests.writing_vfs.machine import TTL_S, UPDATE, a_moment_later, changes, data
 
@@ -158,6 +161,46 @@ async def test_what_nobody_has_looked_at_here_is_replaced_as_asked(hosts, autoju
     await trio.sleep(2 * TTL_S)
     await b.rename("d.tmp", "f")
     assert data(store, "f") == NEW
+
+
+async def test_a_name_that_was_absent_when_the_last_listing_ended_is_replaced_as_asked(
+    hosts, autojump_clock, store
+):
+    a, b = hosts
+    assert await b.names() == []
+    await b.put("d.tmp", NEW)
+    await a.put("f", OLD)
+    await trio.sleep(2 * TTL_S)
+    await b.rename("d.tmp", "f")
+    assert data(store, "f") == NEW
+
+
+async def test_a_target_that_is_written_here_and_nowhere_else_is_replaced(
+    hosts, autojump_clock, store
+):
+    _, b = hosts
+    store.put("f", OLD)
+    descriptor = await b.open("f", UPDATE)
+    await b.write(descriptor, b"ours", 0)
+    await b.put("f.tmp", NEW)
+    await b.rename("f.tmp", "f")
+    assert data(store, "f") == NEW
+    await b.close(descriptor)
+    assert data(store, "f") == NEW
+
+
+async def test_of_the_names_that_were_opened_those_used_least_recently_are_forgotten(
+    mount, monkeypatch
+):
+    monkeypatch.setattr(targets, "OPENED_MAX", 2)
+    known, root = targets.Targets(mount.tree), mount.tree.inodes.root
+    x, y, z = (
+        File(number, root, name, ObjectVersion(1, "k", f'"{number}"', 1), 0, "")
+        for number, name in enumerate((b"x", b"y", b"z"), 2)
+    )
+    for file in (x, y, x, z):
+        known.opened(file)
+    assert [known.seen(root, each.name) is not None for each in (x, y, z)] == [True, False, True]
 
 
 async def test_a_target_that_changes_after_the_last_look_is_not_replaced(
