@@ -263,7 +263,7 @@ class Writer:
         self._directory_is_there(self.directory)
         if self.contents.pop(path, None) is not None and self.random.random() < 0.5:
             self._delete(path)
-        if self._put(path, self._data(self.random.randint(100, 130) * MIB), operation="stream"):
+        if self._put(path, self._data(self.random.randint(64, 96) * MIB), operation="stream"):
             self.contents[path] = b""  # only that it is there: the bytes are many
 
     def victim(self):
@@ -320,7 +320,14 @@ def _run(command):
         raise OSError(getattr(errno, name) if name else done.stderr, done.stderr)
 
 
+def _end_all(failed):
+    """A writer that fails unforeseen ends all of them: a kind must not be missing unseen."""
+    threading.__excepthook__(failed)
+    os._exit(1)
+
+
 def _main(mount, home, seed, *kinds):
+    threading.excepthook = _end_all
     writers = [Writer(Path(mount), Path(home), seed, kind) for kind in kinds]
     turnstile = Turnstile()
     threads = [threading.Thread(target=each.run, args=[turnstile]) for each in writers]

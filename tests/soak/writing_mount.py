@@ -208,7 +208,9 @@ class WritingMount:
             if operation == "killed program":
                 continue
             raced = operation == "log" and errno in LOG_ERRNOS
-            if not (killed or raced or self._windows(begin_s, end_s)):
+            # A stream may take all the room that there is; what is short then finds none.
+            roomless = errno == "ENOSPC" and "stream" in self.kinds and operation != "stream"
+            if not (killed or raced or roomless or self._windows(begin_s, end_s)):
                 yield f"{self.root.name}: {operation} failed with {errno} at {begin_s:.1f}"
 
     def destroy(self):
@@ -216,6 +218,9 @@ class WritingMount:
         if self.crew.poll() is None:
             self.crew.kill()
             self.crew.wait()
+        self.crew.stdout.close()
+        with contextlib.suppress(OSError):
+            self.crew.stdin.close()
         with contextlib.suppress(OSError):
             self.live.destroy()
         self._runtime.cleanup()
