@@ -90,7 +90,6 @@ def test_nothing_sleeps_where_the_event_loop_may_run():
 
 
 STARTS_TASKS = {
-    "stsfs/writer/window.py": "a write that waits for the first of two events",
     # Tasks that a request waits for: an exception goes to whoever asked.
     "stsfs/entities/parallel.py": "its caller waits for all",
     "stsfs/writer/parallel.py": "its caller waits for all",

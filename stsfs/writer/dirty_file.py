@@ -105,7 +105,7 @@ class DirtyFile:
             self, wire, location.location_id, facts, content, self._record, tasks
         )
         self._sender = self._publication.sender
-        self._window = StagingWindow(content, self._record, self._sender)
+        self._window = StagingWindow(content, self._record, self._sender, wire.room)
         self._sender.after_part = self._window.shrink_if_short
         self._editor = ContentEditor(
             content, self._record, self._sender, self._window,

@@ -95,12 +95,7 @@ class Sender:
         self._is_broken_off = False
         self._stream_scope: trio.CancelScope | None = None
         self._parts_scope: trio.CancelScope | None = None
-        self.stream_ended = trio.Event()
-        """Set when parts do not go ahead any more; another one with the next that do."""
-
-        self.part_arrived = trio.Event()
-        """Set, and replaced, when S3 has one part more."""
-
+        self._stream_ended = trio.Event()
         self.after_part: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         """Called when S3 has one part more. Raises nothing of ours."""
 
@@ -140,14 +135,15 @@ class Sender:
             return
         if self._is_ready(1 + (self.upload.ahead_count if self.upload is not None else 0)):
             self._stream_scope = trio.CancelScope()
-            self.stream_ended = trio.Event()
+            self._wire.room.stream_count += 1
+            self._stream_ended = trio.Event()
             self._tasks.start(f"parts of {file.key!r}", self._stream, file, self._stream_scope)
 
     async def stop_streaming(self) -> None:
         """Nothing more goes ahead; returns when what is under way has ended."""
         self._is_sending = True
         if self._stream_scope is not None:
-            await self.stream_ended.wait()
+            await self._stream_ended.wait()
 
     async def break_off(self) -> None:
         """Send no more parts, until `go_on`; returns when no parts go ahead.
@@ -341,9 +337,8 @@ class Sender:
         return upload
 
     async def _note_part(self) -> None:
-        self.part_arrived.set()
-        self.part_arrived = trio.Event()
         await self.after_part()
+        self._wire.room.note()
 
     def _is_ready(self, number: int) -> bool:
         return self._content.written.covers(*part_span(number))
@@ -372,7 +367,9 @@ class Sender:
             log.info("parts of %r do not go ahead any more: %s", file.key, exc)
         finally:
             self._stream_scope = None
-            self.stream_ended.set()
+            self._stream_ended.set()
+            self._wire.room.stream_count -= 1
+            self._wire.room.note()
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:

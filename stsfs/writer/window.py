@@ -15,6 +15,7 @@ from stsfs.staging.spans import Spans
 from stsfs.writer.content import Span, StagedContent
 from stsfs.writer.record_file import RecordFile
 from stsfs.writer.sender import Publishing, Sender
+from stsfs.writer.wire import StagingRoom
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +23,18 @@ log = logging.getLogger(__name__)
 class StagingWindow:
     """Takes bytes of one file off the local disk. Raises StagingFull and StagingFailure."""
 
-    def __init__(self, content: StagedContent, record: RecordFile, sender: Sender) -> None:
+    def __init__(
+        self, content: StagedContent, record: RecordFile, sender: Sender, room: StagingRoom
+    ) -> None:
         self._content, self._record, self._sender = content, record, sender
         self._is_unsupported = False
         self._hold_ended: trio.Event | None = None
-        self.freed_bytes = 0
-        """That have left the disk so far."""
+        self._room = room
+
+    @property
+    def freed_bytes(self) -> int:
+        """What has left the disk so far, of all files of the location."""
+        return self._room.freed_bytes
 
     @contextlib.asynccontextmanager
     async def parks_nothing(self) -> AsyncIterator[None]:
@@ -74,29 +81,29 @@ class StagingWindow:
                 self._is_unsupported = True
                 self._content.take_back(unchanged, parked)
                 return
-        self.freed_bytes += sum(stop - start for start, stop in spans)
+        self._room.note(sum(stop - start for start, stop in spans))
 
     async def make_room(self, file: Publishing, freed_bytes: int) -> bool:
         """A write found the disk full: whether another try may find room. Not under lock.
 
-        freed_bytes is what this object's property of that name was before the write.
+        Waits as long as parts of any file go ahead. freed_bytes is what the property of that name
+        was before the write.
         """
         is_tried = False
         while True:
             await self.shrink()
-            if self.freed_bytes > freed_bytes:
+            changed = self._room.changed
+            if self._room.freed_bytes > freed_bytes:
                 return True
             if self._hold_ended is not None:
                 await self._hold_ended.wait()
                 continue
-            if not self._sender.is_streaming:
-                if is_tried:
-                    return False
+            if not (self._sender.is_streaming or is_tried):
                 is_tried = True
                 self._sender.stream(file, again=True)
-                if not self._sender.is_streaming:
-                    return False
-            await _first_of(self._sender.part_arrived, self._sender.stream_ended)
+            if not self._room.stream_count:
+                return False
+            await changed.wait()
 
     def _unchanged(self) -> list[Span]:
         """What the base has as well, and no part on its way is read from."""
@@ -110,15 +117,3 @@ class StagingWindow:
             return []
         found = [span for _, span in upload.whole_parts() if present.covers(*span)]
         return found[1:] if found and found[0][0] == 0 and len(found) > 1 else found
-
-
-async def _first_of(*events: trio.Event) -> None:
-    """Return when one of them is set."""
-    async with trio.open_nursery() as nursery:
-
-        async def until(event: trio.Event) -> None:
-            await event.wait()
-            nursery.cancel_scope.cancel()
-
-        for event in events:
-            nursery.start_soon(until, event)

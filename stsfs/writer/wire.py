@@ -107,6 +107,26 @@ class ContentBody:
         return await self._content.read_present(at, at + size_bytes)
 
 
+class StagingRoom:
+    """Whether room may come on the staging disk: what all files of a location know of it."""
+
+    def __init__(self) -> None:
+        self.freed_bytes = 0
+        """That have left the disk so far because S3 has them."""
+
+        self.stream_count = 0
+        """Files of which parts go ahead now, and may leave the disk."""
+
+        self.changed = trio.Event()
+        """Set, and replaced, when a part has come to S3, bytes have left, or a stream has ended."""
+
+    def note(self, freed_bytes: int = 0) -> None:
+        """Something has changed. Not a checkpoint."""
+        self.freed_bytes += freed_bytes
+        self.changed.set()
+        self.changed = trio.Event()
+
+
 class Wire:
     """The store of a location, and what its files may take of it."""
 
@@ -116,6 +136,7 @@ class Wire:
         """Requests with a body; what reads needs connections, too."""
 
         self.bodies = ByteBudget(BODIES_BYTES_MAX)
+        self.room = StagingRoom()
         self.orphans: deque[tuple[str, str]] = deque(maxlen=ORPHANS_MAX)
         """Key and id of uploads that could not be given up."""
 

@@ -9,8 +9,11 @@ import pytest
 import trio
 import trio.testing
 
-from stsfs.errors import WriteConflict
+from stsfs.errors import StagingFull, WriteConflict
 from stsfs.staging.directory import StagingDirectory
+from stsfs.staging.file import StagingFile
+from stsfs.staging.room import Room
+from tests.fakes import pattern
 from tests.faults import Fault, Hold
 from tests.writer_stage import small_parts
 from tests.writing_vfs.machine import CALLER, UPDATE, WRITE, data, until
@@ -92,3 +95,37 @@ async def test_a_conflict_is_listed_while_another_handle_is_open(mount, store):
     assert (pending.path, pending.state) == ("f", "conflict")
     await mount.release(other)
     assert [each.state for each in mount.writers.pending()] == ["conflict"]
+
+
+async def test_a_small_file_waits_for_the_room_that_a_stream_makes(mount, store, monkeypatch):
+    """Its own bytes are nowhere else, but those of the stream leave the disk shortly."""
+    taken, room_bytes = [0], 40 << 20
+    take, punch = Room.take, StagingFile.punch
+
+    def limited(self, count_bytes):
+        if taken[0] + count_bytes > room_bytes:
+            raise StagingFull("The disk is full.")
+        taken[0] += count_bytes
+        take(self, count_bytes)
+
+    def counted(self, start, stop):
+        taken[0] -= stop - start
+        return punch(self, start, stop)
+
+    monkeypatch.setattr(Room, "take", limited)
+    monkeypatch.setattr(StagingDirectory, "is_short_of_room", lambda self: True)
+    monkeypatch.setattr(StagingFile, "punch", counted)
+    mebibyte = pattern("stream", 1 << 20)
+    store.script("upload_part", *[Fault(hold=(held := Hold()))] * 5)
+    stream = await mount.open("stream", WRITE)
+    for number in range(40):
+        await mount.write(stream, mebibyte, number << 20)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mount.put, "small", b"small")
+        await held.reached()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert "small" not in store.objects
+        held.let_go()
+    assert store.objects["small"].data == b"small"
+    await mount.close(stream)
+    assert store.objects["stream"].data == mebibyte * 40
