@@ -134,9 +134,10 @@ def state(left: Left) -> str:
         if reason:
             text += f": {reason}"
         if parked_bytes := Spans(left.record.parked).total_bytes:
+            force = " --force" if is_conflict(left) else ""
             text = (
                 f"{text.rstrip('.')}; {format_size(parked_bytes)} of it are only in an upload that"
-                " S3 keeps: --upload completes it"
+                f" S3 keeps: --upload{force} completes it"
             )
     if left.owner.state == "elsewhere":
         text = f"written on {owner(left)}; {text}"

@@ -7,10 +7,12 @@ import shutil
 
 import pytest
 
+from stsfs.demo.file_server import uploads
+from stsfs.demo.file_server.store import BucketDirectory
 from stsfs.staging.directory import StagingDirectory
 from stsfs.staging.record import BaseVersion
 from stsfs.store.object_store import Expected
-from tests.mount.crash_stage import RW, kill
+from tests.mount.crash_stage import RW, kill, pending_uploads
 from tests.schemas import checked
 from tests.staging_fakes import record
 from tests.test_staging_directory import die
@@ -153,3 +155,34 @@ def test_a_mount_that_leaves_nothing_leaves_no_note(host, folder, mount):
     shutil.rmtree(disk)
     done = host.stsfs("recover")
     assert (done.returncode, str(disk) in done.stdout) == (0, False)
+
+
+def test_a_mount_that_was_killed_and_left_nothing_is_forgotten(host, folder, mount, recover):
+    disk = host.home / "disk"
+    live = mount(folder.syn_id, *RW, "--staging-dir", disk)
+    kill(live)
+    assert host.stsfs("unmount", live.path).returncode == 0
+    notes = host.home / "state" / "stsfs" / "staging-dirs"
+    assert str(disk) in notes.read_text()
+    assert str(disk) in host.stsfs("recover").stdout
+    assert notes.read_text() == ""
+    assert str(disk) not in host.stsfs("recover").stdout
+
+
+def test_an_upload_ends_with_what_is_discarded_and_stays_where_nobody_may_end_it(
+    host, stage, folder, leave, recover
+):
+    def begun(name):
+        bucket = BucketDirectory(os.fsencode(stage.bucket))
+        return uploads.create(bucket, folder.key_of(name).encode(), {})
+
+    left_id = leave("a", b"ours", upload_id=begun("a"))
+    done = recover("--discard", left_id)
+    assert (done.returncode, "and its upload with it" in done.stdout) == (0, True), done.stderr
+    assert pending_uploads(folder) == []
+    upload_id = begun("b")
+    left_id = leave("b", b"ours", upload_id=upload_id)
+    done = host.stsfs("recover", "--discard", left_id, env={"SYNAPSE_AUTH_TOKEN": ""})
+    assert (done.returncode, f"{upload_id} stays in S3" in done.stdout) == (0, True), done.stderr
+    assert pending_uploads(folder) == ["b"]
+    assert left(host) == []

@@ -3,7 +3,9 @@
 And nothing else is the worse for it.
 """
 
+import contextlib
 import errno
+import json
 import os
 import re
 import shutil
@@ -16,6 +18,7 @@ from tests.mount.crash_stage import (
     MIB,
     RW,
     explained,
+    kill,
     listed,
     objects,
     open_to_write,
@@ -29,6 +32,7 @@ from tests.mount.crash_stage import (
 )
 from tests.mount.entity_folder import entity_folder
 from tests.mount.writing_stage import RENAME_EXCHANGE, python, rename2
+from tests.schemas import checked
 
 pytestmark = pytest.mark.mount
 
@@ -292,6 +296,36 @@ def test_a_file_larger_than_the_staging_disk_is_written_through_it(
     assert folder.object_path("g").read_bytes() == expected
     assert pending_uploads(folder) == []
     unmounted(live)
+
+
+def test_bytes_of_a_killed_mount_that_only_an_upload_has_are_missing_until_it_is_completed(
+    host, folder, stage, mount, small_disk
+):
+    live = mount(folder.syn_id, *RW, "--staging-dir", small_disk / "staging")
+    data = os.urandom(MIB) * 200
+    descriptor = os.open(live / "f", os.O_WRONLY | os.O_CREAT, 0o644)
+    put_all(descriptor, data)
+    os.fsync(descriptor)
+    kill(live)
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
+    host.stsfs("unmount", live.path)
+    (left,) = checked("recover", host.stsfs("recover", "--json").stdout)["left"]
+    assert left["parked_bytes"] > 0
+    done = host.stsfs("recover", "--save", host.home / "saved")
+    assert done.returncode == 9, done.stdout
+    assert f"stsfs recover --upload {left['id']}" in done.stderr
+    assert not (host.home / "saved" / "f").exists()
+    missing = json.loads((host.home / "saved" / "f.partial.missing.json").read_text())["missing"]
+    assert sum(stop - start for start, stop in missing) == left["parked_bytes"]
+    saved = bytearray((host.home / "saved" / "f.partial").read_bytes())
+    for start, stop in missing:
+        saved[start:stop] = data[start:stop]
+    assert saved == data
+    done = host.stsfs("recover", "--upload", left["id"], "--synapse-endpoint", stage.synapse.url)
+    assert done.returncode == 0, done.stderr
+    assert folder.object_path("f").read_bytes() == data
+    assert pending_uploads(folder) == []
 
 
 def test_a_long_upload_outlives_many_tokens(host, folder, stage, mount):
