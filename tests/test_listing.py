@@ -284,3 +284,9 @@ def test_what_follows_an_entry_is_told_while_it_is_one():
     assert listing.shown_count == 4
     listing.replace(b"a", None)
     assert listing.shown_count == 3
+
+
+def test_a_page_that_ends_with_a_directory_says_all_about_its_name():
+    listing, _ = make_listing(["a"], more="next")
+    assert listing.passed(b"a")
+    assert not listing.passed(b"b")

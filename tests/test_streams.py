@@ -171,3 +171,47 @@ def test_read_ahead_goes_on_when_a_quarter_of_the_window_is_free():
     assert ahead(made, stream, waited=False) is None
     made.observe(at + READ // 2 - 1, at + READ // 2)
     assert ahead(made, stream, waited=False) == (4 * READ, 4 * READ + READ // 2)
+
+
+def test_a_window_that_makes_its_reader_wait_doubles_a_quarter_of_it_later():
+    made, windows = pattern(), []
+    for start in range(0, 9 * READ, READ):
+        stream = made.observe(start, start + READ)
+        ahead(made, stream)
+        windows.append(stream.window_bytes // READ)
+    assert windows == [0, 4, 8, 8, 16, 16, 16, 16, 32]
+
+
+def test_a_stream_is_fetched_in_whole_blocks():
+    made, half = pattern(), MIB // 2
+    for start in (300 * KIB, 300 * KIB + half):
+        stream = made.observe(start, start + half)
+    assert made.fetch_span(stream, 812 * KIB, 1324 * KIB) == (800 * KIB, 2 * MIB)
+    assert ahead(made, stream, waited=False) == (1324 * KIB, 2 * MIB)
+
+
+def test_the_same_read_once_more_begins_no_read_ahead():
+    made = pattern()
+    for _ in range(2):
+        stream = made.observe(0, READ)
+    assert stream.window_bytes == 0
+    assert ahead(made, stream) is None
+
+
+def test_what_is_left_at_the_end_of_the_file_is_read_ahead_however_little_it_is():
+    made = pattern(4 * MIB + 1000)
+    spans = []
+    for start in (0, MIB, 2 * MIB, 3 * MIB):
+        stream = made.observe(start, start + MIB)
+        spans.append(ahead(made, stream, waited=False))
+    assert spans == [None, (2 * MIB, 4 * MIB), (4 * MIB, 4 * MIB + 1000), None]
+
+
+def test_what_a_stream_has_left_behind_is_told_once():
+    made = pattern()
+    for start in range(0, 4 * MIB, MIB):
+        stream = made.observe(start, start + MIB)
+    assert made.spent_span(stream) == (0, 2 * MIB)
+    assert made.spent_span(stream) is None
+    made.observe(4 * MIB, 5 * MIB)
+    assert made.spent_span(stream) == (2 * MIB, 3 * MIB)
