@@ -49,6 +49,7 @@ async def test_while_synapse_is_down_the_running_set_is_used_to_its_end_and_no_l
     await trio.sleep(0.002)
     with pytest.raises(SessionExpired) as raised:
         lease.current()
+    assert "are over, and new ones cannot be had" in raised.value.sentence
     assert "down for maintenance" in raised.value.sentence
     assert raised.value.remedy == "Wait."
     assert lease.status().last_error == "Synapse is down for maintenance. Wait."
@@ -257,3 +258,26 @@ async def live(history, takes_s):
         starts_s = source.fetched_at_s
         assert all(b - a >= 0.99 for a, b in itertools.pairwise(starts_s))
         nursery.cancel_scope.cancel()
+
+
+async def test_a_failure_is_said_once_and_another_one_again(
+    autojump_clock, nursery, lease, source, caplog
+):
+    await nursery.start(lease.keep_fresh)
+
+    def said():
+        return [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+
+    source.failure = SynapseUnavailable("Synapse is down for maintenance.")
+    await trio.sleep(HOUR_S)
+    (once,) = said()
+    assert "down for maintenance" in once
+    source.failure = SynapseUnavailable("Synapse cannot be reached.")
+    await trio.sleep(HOUR_S)
+    assert len(said()) == 2
+    assert "cannot be reached" in said()[1]
+    source.failure = None
+    await trio.sleep(HOUR_S)
+    source.failure = SynapseUnavailable("Synapse cannot be reached.")
+    await trio.sleep(HOUR_S)
+    assert len(said()) == 3, "it was over in between"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from stsfs.errors import StoreFailure
 from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion
 from stsfs.vfs.key_listing import KeyListing, pieces
+from stsfs.vfs.listing import HIDDEN_MAX, Hidden, is_file_name
 from stsfs.vfs.nodes import Directory, File, Site
 from stsfs.vfs.tree import Tree
 from tests.fakes import MemoryStore
@@ -290,3 +291,24 @@ def test_a_page_that_ends_with_a_directory_says_all_about_its_name():
     listing, _ = make_listing(["a"], more="next")
     assert listing.passed(b"a")
     assert not listing.passed(b"b")
+
+
+def test_a_name_that_we_have_removed_is_shown_no_longer():
+    listing, make_node = make_listing(["a", "b"])
+    listing.change(b"a", None)
+    assert names_of(listing) == [b"b"]
+    listing.change(b"a", again := make_node(b"a", None))
+    assert shown(listing) == [again, listing.find(b"b")]
+
+
+def test_a_name_may_have_as_many_bytes_as_the_kernel_takes():
+    assert is_file_name(b"n" * 255)
+    assert not is_file_name(b"n" * 256)
+
+
+def test_all_hidden_keys_are_counted_and_so_many_are_told():
+    hidden = Hidden()
+    for number in range(HIDDEN_MAX + 3):
+        hidden.add(f"k{number}/")
+    assert hidden.count == HIDDEN_MAX + 3
+    assert len(hidden.reasons) == HIDDEN_MAX
