@@ -208,9 +208,7 @@ class WritingMount:
             if operation == "killed program":
                 continue
             raced = operation == "log" and errno in LOG_ERRNOS
-            # A stream may take all the room that there is; what is short then finds none.
-            roomless = errno == "ENOSPC" and "stream" in self.kinds and operation != "stream"
-            if not (killed or raced or roomless or self._windows(begin_s, end_s)):
+            if not (killed or raced or self._windows(begin_s, end_s)):
                 yield f"{self.root.name}: {operation} failed with {errno} at {begin_s:.1f}"
 
     def destroy(self):
