@@ -42,7 +42,11 @@ each.
 MALLOC_MMAP_BYTES = (1 << 20) + 1024
 """More than the bytes object of the largest write, and less than a buffer of libfuse."""
 
-_M_MMAP_THRESHOLD = -3  # of malloc.h
+MALLOC_TRIM_BYTES = 16 << 20
+"""Free memory at the end of the heap that stays there. To set the other bound fixes this one, too,
+at 128 KiB: then each body of a write is given back, and its pages are made anew for the next."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 PASSING = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 """What reading a request may meet on a machine that is short of something for a while."""
@@ -68,7 +72,9 @@ def return_buffers_to_the_system() -> None:
     they come with what others have touched. Another libc has no such setting, and no such habit.
     """
     with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, MALLOC_MMAP_BYTES)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, MALLOC_MMAP_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, MALLOC_TRIM_BYTES)
 
 
 @dataclass(slots=True)
