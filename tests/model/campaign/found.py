@@ -40,8 +40,13 @@ _OPENED = "an open of a file that is just being renamed outdates it under its ne
 _OTHERS = "a conflict is in no status as long as another handle of the file is open"
 _STAGED = "a file is staged while its directory is being renamed, which then fails"
 _PARKED = "a file with parked bytes cannot be renamed"
+_TREES = "a copy of a directory replaces what the other mount has made"
 
 REPAIRED = (
+    Found("two-mounts", 5000393, "unseen", _TREES, (
+        Step("B1", "rename_directory", ("d", "n")),
+        Step("A1", "rename_directory", ("d", "n")),
+    )),
     Found("two-mounts", 2005, "unseen", _SAVE, (
         Step("A2", "session", ("a", "w", (("rename", "b"),))),
         Step("B2", "save", ("b", 70)),
