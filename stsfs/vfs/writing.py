@@ -69,7 +69,8 @@ class WritingVfs(Vfs):
         file = self._tree.inodes.get(inode)
         if isinstance(file, Directory):
             raise IsADirectory(f"{path_of(file)} is a directory.")
-        return await self._open(file, flags, caller)
+        with self._repeating(file, caller):
+            return await self._open(file, flags, caller)
 
     async def _open(self, file: File, flags: int, caller: int, *, made: bool = False) -> int:
         # To make a file or to cut it off is a change, though nothing more may be written.
