@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from stsfs.errors import BadArgument
-from stsfs.owned_dir import ForeignPath, OwnedDir
+from stsfs.errors import BadArgument, ForeignPath
+from stsfs.owned_dir import OwnedDir
 
 OTHER = 1000
 
