@@ -25,7 +25,7 @@ async def token():
     return "token-of-the-client"
 
 async def main(url, calls):
-    async with SynapseClient(Endpoints.single(url), token=token, deadline_s=5.0) as client:
+    async with SynapseClient(Endpoints.single(url), token=token, deadline_s=1.5) as client:
         before_bytes = high_water_bytes()
         said = ""
         for _ in range(calls):
