@@ -7,6 +7,8 @@ import math
 import re
 from urllib.parse import urlsplit
 
+from stsfs.redaction import redact
+
 SIZE_BYTES_MAX = (1 << 63) - 1
 """The largest offset that a file can have (off_t)."""
 
@@ -83,9 +85,14 @@ def server_url(text: str) -> str:
 
 
 def one_line(text: str, chars_max: int = SHOWN_CHARS_MAX) -> str:
-    """What somebody else wrote, as a part of a message: one printable line of bounded length."""
-    # Cut first, because a text may have megabytes; blanks at its beginning do not count.
-    line = " ".join(text.lstrip()[: 2 * chars_max].split())
+    """What somebody else wrote, as a part of a message: one printable line of bounded length.
+
+    It has no secrets: a server may quote the request that it refuses.
+    """
+    # Cut first, because a text may have megabytes; blanks at its beginning do not count. What is
+    # redacted has the whole of any secret that begins in what is shown.
+    whole = redact(text.lstrip()[: 2 * chars_max + TEXT_CHARS_MAX])
+    line = " ".join(whole[: 2 * chars_max].split())
     shown = "".join(char if char.isprintable() else "?" for char in line[:chars_max])
     return shown if len(line) < chars_max else f"{shown}..."
 

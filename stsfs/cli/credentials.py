@@ -11,7 +11,6 @@ from stsfs.cli.location_options import location_options
 from stsfs.credentials.credential_cache import CredentialCache
 from stsfs.daemon import runtime_dir
 from stsfs.daemon.core_dumps import keep_memory_out_of_core_files
-from stsfs.daemon.logs import register_secret
 from stsfs.errors import BadArgument
 from stsfs.location.broker import obtain
 from stsfs.location.parse import parse_target
@@ -69,8 +68,6 @@ def credentials(
     keep_memory_out_of_core_files()
     target, cache = parse_target(location), None if no_cache else _open_cache()
     access = obtain(target, ResolveOptions(**who), cache)
-    register_secret(access.credentials.secret_access_key)
-    register_secret(access.credentials.session_token)
     click.echo(FORMATS[form](access.location, access.credentials, section))
 
 

@@ -77,6 +77,6 @@ def _redacted_traceback(exc: BaseException) -> str:
 
 
 def _redact(text: str) -> str:
-    from stsfs.daemon.logs import redact
+    from stsfs.redaction import redact
 
     return redact(text)
