@@ -5,14 +5,20 @@ of the kernel sees, `cli.exit_codes` what the shell sees, `store.answers` and `s
 which answer of a service becomes which of these.
 """
 
+from collections.abc import Sequence
+
 
 class StsfsError(Exception):
-    """Base of all errors raised on purpose: a sentence, and what the user can do about it."""
+    """Base of all errors raised on purpose: a sentence, and what the user can do about it.
 
-    def __init__(self, sentence: str, *, remedy: str = "") -> None:
+    `details` are lines that a command prints below both, such as the paths that are meant.
+    """
+
+    def __init__(self, sentence: str, *, remedy: str = "", details: Sequence[str] = ()) -> None:
         super().__init__(sentence)
         self.sentence = sentence
         self.remedy = remedy
+        self.details = tuple(details)
 
     def __str__(self) -> str:
         return joined(self.sentence, self.remedy)
