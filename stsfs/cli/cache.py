@@ -1,5 +1,6 @@
 """`stsfs cache`: what lies in a cache directory, and how to be rid of it."""
 
+import contextlib
 import json
 import sqlite3
 from dataclasses import asdict
@@ -12,12 +13,14 @@ import click
 from stsfs.cache.disk.directory import CacheDirectory, UnusableDirectory
 from stsfs.cache.disk.disk_cache import DiskCache
 from stsfs.cli.asking import ask_mount
+from stsfs.cli.path_type import OwnPath
 from stsfs.daemon import runtime_dir
 from stsfs.daemon.config import format_size
 from stsfs.errors import BadArgument, StoreFailure
+from stsfs.owned_dir import OwnedDir
 
 _TROUBLE = (OSError, sqlite3.Error, UnusableDirectory)
-_DIRECTORY = click.Path(path_type=Path, resolve_path=True)
+_DIRECTORY = OwnPath(is_directory=True)
 
 
 @click.group()
@@ -84,9 +87,14 @@ def _users() -> dict[Path, list[str]]:
 
 
 def _existing(named: Path | None, users: dict[Path, list[str]]) -> CacheDirectory:
-    """The directory that is meant. Raises BadArgument if it is not clear, or not there."""
+    """The directory that is meant.
+
+    Raises BadArgument if it is not clear, or not there, and ForeignPath if others own it.
+    """
     if named is not None:
         directory = CacheDirectory.of_user(named)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            OwnedDir.open(directory.path, private=True).close()
         if not directory.index.exists():
             raise BadArgument(
                 f"{named} holds no disk cache of yours.",
