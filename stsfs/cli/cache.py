@@ -1,7 +1,7 @@
 """`stsfs cache`: what lies in a cache directory, and how to be rid of it."""
 
-import contextlib
 import json
+import os
 import sqlite3
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,16 +10,15 @@ from typing import Any
 
 import click
 
-from stsfs.cache.disk.directory import CacheDirectory, UnusableDirectory
-from stsfs.cache.disk.disk_cache import DiskCache
+from stsfs.cache.disk.directory import INDEX, CacheDirectory
+from stsfs.cache.disk.disk_cache import NO_KEY, DiskCache
 from stsfs.cli.asking import ask_mount
 from stsfs.cli.path_type import OwnPath
 from stsfs.daemon import runtime_dir
 from stsfs.daemon.config import format_size
 from stsfs.errors import BadArgument, StoreFailure
-from stsfs.owned_dir import OwnedDir
 
-_TROUBLE = (OSError, sqlite3.Error, UnusableDirectory)
+_TROUBLE = (OSError, sqlite3.Error)
 _DIRECTORY = OwnPath(is_directory=True)
 
 
@@ -40,10 +39,10 @@ def info(directory: Path | None, as_json: bool) -> None:
     users = _users()
     found = _existing(directory, users)
     try:
-        disk = DiskCache(found, limit_bytes=0)
+        disk = DiskCache(found, limit_bytes=0, key=NO_KEY)
         totals = disk.totals()
+        free_bytes = disk.free_bytes()
         disk.close()
-        free_bytes = found.free_bytes()
     except _TROUBLE as exc:
         raise _unusable(found, exc) from exc
     answer = {
@@ -67,7 +66,7 @@ def clear(directory: Path | None) -> None:
     """
     found = _existing(directory, _users())
     try:
-        disk = DiskCache(found, limit_bytes=0)
+        disk = DiskCache(found, limit_bytes=0, key=NO_KEY)
         cleared_bytes = disk.clear()
         disk.close()
     except _TROUBLE as exc:
@@ -93,9 +92,8 @@ def _existing(named: Path | None, users: dict[Path, list[str]]) -> CacheDirector
     """
     if named is not None:
         directory = CacheDirectory.of_user(named)
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            OwnedDir.open(directory.path, private=True).close()
-        if not directory.index.exists():
+        directory.check()
+        if not os.path.lexists(directory.path / INDEX):
             raise BadArgument(
                 f"{named} holds no disk cache of yours.",
                 remedy="Name the directory that was given to --cache-dir.",

@@ -120,6 +120,11 @@ def known_servers() -> Path:
     return staging_root().with_name("servers")
 
 
+def cache_key() -> Path:
+    """What names and checksums of this user's cached blocks are made with; not created."""
+    return staging_root().with_name("cache-key")
+
+
 def staging_root() -> Path:
     """Where mounts keep what S3 has not got yet, unless they are told otherwise; not created."""
     if os.geteuid() == 0 and not os.environ.get("XDG_STATE_HOME"):
