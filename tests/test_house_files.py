@@ -16,6 +16,8 @@ ELSEWHERE = {
     "daemon/mountinfo.py": {"read_bytes"},
     "daemon/psi.py": {"os.open", "read_text"},
     "fuse/kernel_limits.py": {"read_text", "write_text"},
+    "fuse/mount_point.py": {"os.open", "read_text"},  # a directory that is mounted on
+    "fuse/session.py": {"os.open"},
     # What users name to be read, and may share with others.
     "cli/verify_check.py": {"os.open"},
     "daemon/pinning.py": {"open"},  # a new file, renamed into place
