@@ -56,13 +56,17 @@ class OwnedDir:
         private: bool = False,
         any_owner: bool = False,
         any_parents: bool = False,
+        follow: bool = False,
     ) -> Self:
         """Open a directory. Its last component may not be a symbolic link.
 
-        create: make it (mode 0700), and what is missing above it (0755). private: take the
-        permissions of others away. any_owner: it may be anybody's, and writable by others.
-        any_parents: so may the directories above it; foreign symbolic links are not followed still.
+        follow: it may be one of ours or root's. create: make it (mode 0700), and what is missing
+        above it (0755). private: take the permissions of others away. any_owner: it may be
+        anybody's, and writable by others. any_parents: so may the directories above it; symbolic
+        links of others are not followed still.
         """
+        if follow:
+            path = resolved(path)
         with contextlib.ExitStack() as held:
             at, name = _walk(path, held, create=create, check=not any_parents)
             if create:
@@ -117,11 +121,8 @@ class OwnedDir:
             return file.read(bytes_max)
 
     def replace(self, name: str, data: bytes, *, sync: bool = False) -> None:
-        """Put a file with these bytes in place of what has the name, in one step.
-
-        For files that one process at a time writes: the new one is NAME.new until it is whole.
-        """
-        new = f"{_entry(name)}.new"
+        """Put a file with these bytes in place of what has the name, in one step."""
+        new = f"{_entry(name)}.{os.getpid()}.new"  # what a dead process has left of it is no loss
         self.unlink(new)
         with open(self.create_file(new), "wb", 0) as file:
             _write_all(file.fileno(), data)
@@ -197,12 +198,35 @@ class OwnedDir:
             raise _writable(self.path)
 
 
-def open_file(path: str | Path, flags: int = os.O_RDONLY, *, bytes_max: int | None = None) -> int:
+def open_file(
+    path: str | Path,
+    flags: int = os.O_RDONLY,
+    *,
+    bytes_max: int | None = None,
+    private: bool = False,
+) -> int:
     """The same as `OwnedDir.open_file`, for a directory that was opened as an OwnedDir before.
 
     Nobody else can exchange it since, and so its path still means the same.
     """
-    return _opened_file(path, path, None, flags, bytes_max=bytes_max)
+    return _opened_file(path, path, None, flags, bytes_max=bytes_max, private=private)
+
+
+def open_log(path: str | Path, flags: int, mode: int = 0o600) -> int:
+    """A file that users name, to be added to: no pipe, link or file of others is opened.
+
+    mode: of one that is made. Raises ForeignPath and OSError.
+    """
+    found = resolved(Path(path))
+    with contextlib.suppress(FileNotFoundError):
+        status = os.lstat(found)  # a pipe would keep us waiting
+        if status.st_uid not in _trusted():
+            raise foreign(found, f"belongs to {_user(status.st_uid)} and not to us")
+    descriptor = os.open(found, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    if os.fstat(descriptor).st_uid not in _trusted():  # it was exchanged meanwhile
+        os.close(descriptor)
+        raise foreign(found, "belongs to another user")
+    return descriptor
 
 
 def resolved(path: Path) -> Path:

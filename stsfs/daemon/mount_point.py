@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stsfs import programs
+from stsfs.cache.disk.directory import CacheDirectory
 from stsfs.daemon import mount_probe, mountinfo, runtime_dir
 from stsfs.daemon.unmount import detach
 from stsfs.errors import BadArgument, FuseUnavailable, MountPointUnusable
 from stsfs.fuse.mount_point import MountPoint
+from stsfs.owned_dir import ForeignPath
 
 FUSE_DEVICE = Path("/dev/fuse")
 FUSE_CONFIG = Path("/etc/fuse.conf")
@@ -170,7 +172,8 @@ def check_cache_dir(path: Path) -> None:
     """Insist on a place on a local file system for blocks on disk. Raises BadArgument.
 
     Elsewhere they would be slower than the bucket, and SQLite's shared memory does not work. A
-    path of which more than the end is missing is a disk that is not mounted, or mistyped.
+    path of which more than the end is missing is a disk that is not mounted, or mistyped. Where
+    others can exchange it, what is read there would be theirs.
     """
     _check_local("--cache-dir", path, "leave --cache-dir out")
     if not path.exists() and not path.parent.is_dir():
@@ -178,6 +181,8 @@ def check_cache_dir(path: Path) -> None:
             f"--cache-dir {path} cannot be made: {path.parent} does not exist.",
             remedy="Mount the disk that belongs there, or make the directory.",
         )
+    with _named("--cache-dir"):
+        CacheDirectory.of_user(path).check()
 
 
 def check_staging_dir(path: Path) -> None:
@@ -186,6 +191,19 @@ def check_staging_dir(path: Path) -> None:
     Elsewhere it would not be safe there when S3 cannot be reached, and might be this very mount.
     """
     _check_local("--staging-dir", path, "mount without --rw")
+
+
+@contextlib.contextmanager
+def _named(option: str) -> Iterator[None]:
+    """Say which option names the path that others own or can exchange."""
+    try:
+        yield
+    except ForeignPath as exc:
+        raise BadArgument(
+            f"{option}: {exc.sentence}",
+            remedy="Name a directory that only you can write to, in others that only you or root "
+            "can write to, or that are sticky (chmod +t).",
+        ) from exc
 
 
 def _check_local(option: str, path: Path, other_way: str) -> None:
