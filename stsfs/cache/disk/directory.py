@@ -112,6 +112,7 @@ class OpenDirectory:
             open(self._owned.create_file(TAG), "wb") as tag,
         ):
             tag.write(_TAG_TEXT)
+        self.remove_what_is_aside()
 
     def index(self) -> Path:
         """What SQLite finds the index by; made, empty, if it is not there. Raises ForeignPath.
