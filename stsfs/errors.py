@@ -206,6 +206,10 @@ class BadArgument(StsfsError):
     """The command line, an environment variable or a configuration file cannot be right."""
 
 
+class ForeignPath(BadArgument):
+    """A directory or a file that others own or can exchange, or that is of another kind."""
+
+
 class MountPointUnusable(StsfsError):
     """The mount point is missing, not empty, not a directory, or already a mount."""
 

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from stsfs import values as checks
-from stsfs.errors import BadArgument
+from stsfs.errors import ForeignPath as ForeignPath  # for those who import this module
 
 LINKS_MAX = 40
 """Symbolic links in one path, as in the kernel."""
@@ -31,14 +31,6 @@ _ROOT = 0
 _BY_PATH = os.O_PATH | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-
-
-class ForeignPath(BadArgument):
-    """A directory or a file that others own or can exchange, or that is of another kind."""
-
-    def __init__(self, path: Path | str, what: str, remedy: str = "") -> None:
-        self.path, self.what = path, what
-        super().__init__(f"{checks.one_line(str(path))} {what}.", remedy=remedy)
 
 
 class OwnedDir:
@@ -64,13 +56,17 @@ class OwnedDir:
         private: bool = False,
         any_owner: bool = False,
         any_parents: bool = False,
+        follow: bool = False,
     ) -> Self:
         """Open a directory. Its last component may not be a symbolic link.
 
-        create: make it (mode 0700), and what is missing above it (0755). private: take the
-        permissions of others away. any_owner: it may be anybody's, and writable by others.
-        any_parents: so may the directories above it; foreign symbolic links are not followed still.
+        follow: it may be one of ours or root's. create: make it (mode 0700), and what is missing
+        above it (0755). private: take the permissions of others away. any_owner: it may be
+        anybody's, and writable by others. any_parents: so may the directories above it; symbolic
+        links of others are not followed still.
         """
+        if follow:
+            path = resolved(path)
         with contextlib.ExitStack() as held:
             at, name = _walk(path, held, create=create, check=not any_parents)
             if create:
@@ -81,15 +77,17 @@ class OwnedDir:
             opened._check(private=private, any_owner=any_owner)
         return opened
 
-    def open_dir(self, name: str, *, create: bool = False, private: bool = False) -> "OwnedDir":
-        """A directory of ours in this one."""
+    def open_dir(
+        self, name: str, *, create: bool = False, private: bool = False, any_owner: bool = False
+    ) -> "OwnedDir":
+        """A directory in this one; see `open`."""
         path = self.path / _entry(name)
         if create:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=self.descriptor)
         opened = OwnedDir(path, _opened_directory(path, name, self.descriptor))
         with opened._closed_on_error():
-            opened._check(private=private, any_owner=False)
+            opened._check(private=private, any_owner=any_owner)
         return opened
 
     def open_file(
@@ -107,19 +105,10 @@ class OwnedDir:
         refused. any_links: it may have other names, too. It is not truncated: O_TRUNC would be
         done before anybody has looked.
         """
-        assert not flags & os.O_TRUNC
-        path = self.path / _entry(name)
-        try:
-            descriptor = os.open(name, flags | _FILE, 0o600, dir_fd=self.descriptor)
-        except OSError as exc:
-            raise _in_words(path, exc) from exc
-        try:
-            status = os.fstat(descriptor)
-            check_file(path, status, bytes_max=bytes_max, private=private, any_links=any_links)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
+        return _opened_file(
+            self.path / _entry(name), name, self.descriptor, flags,
+            bytes_max=bytes_max, private=private, any_links=any_links,
+        )  # fmt: skip
 
     def create_file(self, name: str, flags: int = os.O_WRONLY) -> int:
         """The descriptor of a new file, mode 0600. Raises FileExistsError."""
@@ -132,17 +121,22 @@ class OwnedDir:
             return file.read(bytes_max)
 
     def replace(self, name: str, data: bytes, *, sync: bool = False) -> None:
-        """Put a file with these bytes in place of what has the name, in one step.
-
-        For files that one process at a time writes: the new one is NAME.new until it is whole.
-        """
-        new = f"{_entry(name)}.new"
+        """Put a file with these bytes in place of what has the name, in one step."""
+        new = f"{_entry(name)}.{os.getpid()}.new"  # what a dead process has left of it is no loss
         self.unlink(new)
         with open(self.create_file(new), "wb", 0) as file:
             _write_all(file.fileno(), data)
             if sync:
                 os.fsync(file.fileno())
-        os.rename(new, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+        self.rename(new, name)
+
+    def has(self, name: str) -> bool:
+        """Whether there is an entry of this name, whatever it is."""
+        try:
+            os.stat(_entry(name), dir_fd=self.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def check_file(self, name: str) -> bool:
         """Whether there is such a file; for what opens it by path. Raises ForeignPath."""
@@ -152,6 +146,11 @@ class OwnedDir:
             return False
         check_file(self.path / name, status)
         return True
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give an entry another name; what has that name is replaced."""
+        at = self.descriptor
+        os.rename(_entry(name), _entry(new_name), src_dir_fd=at, dst_dir_fd=at)
 
     def unlink(self, name: str) -> None:
         """Remove a name that is no directory's; one that is not there is no error."""
@@ -192,24 +191,80 @@ class OwnedDir:
         if any_owner:
             return
         if status.st_uid != os.geteuid():
-            raise ForeignPath(self.path, f"belongs to {_user(status.st_uid)} and not to us")
+            raise foreign(self.path, f"belongs to {_user(status.st_uid)} and not to us")
         if private and status.st_mode & 0o077:
             os.fchmod(self.descriptor, 0o700)
         elif _can_be_exchanged(self.descriptor, status):
             raise _writable(self.path)
 
 
-def open_file(path: Path, flags: int = os.O_RDONLY, *, bytes_max: int | None = None) -> int:
-    """The same as `OwnedDir.open_file`, for one file whose directory anybody may own.
+def open_file(
+    path: str | Path,
+    flags: int = os.O_RDONLY,
+    *,
+    bytes_max: int | None = None,
+    private: bool = False,
+) -> int:
+    """The same as `OwnedDir.open_file`, for a directory that was opened as an OwnedDir before.
 
-    For files that users name themselves; see `OwnedDir.open` for any_parents.
+    Nobody else can exchange it since, and so its path still means the same.
     """
-    with OwnedDir.open(path.parent, any_owner=True, any_parents=True) as directory:
-        return directory.open_file(path.name, flags, bytes_max=bytes_max)
+    return _opened_file(path, path, None, flags, bytes_max=bytes_max, private=private)
+
+
+def open_log(path: str | Path, flags: int) -> int:
+    """A file that users name, to be added to: no pipe, link or file of others is opened.
+
+    Made with mode 0600 where it is missing. Raises ForeignPath and OSError.
+    """
+    found = resolved(Path(path))
+    with contextlib.suppress(FileNotFoundError):
+        status = os.lstat(found)  # a pipe would keep us waiting
+        if status.st_uid not in _trusted():
+            raise foreign(found, f"belongs to {_user(status.st_uid)} and not to us")
+    descriptor = os.open(found, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    if os.fstat(descriptor).st_uid not in _trusted():  # it was exchanged meanwhile
+        os.close(descriptor)
+        raise foreign(found, "belongs to another user")
+    return descriptor
+
+
+def resolved(path: Path) -> Path:
+    """The path without symbolic links, of which only those of ours or root's are followed.
+
+    For paths that users type, in place of `Path.resolve`; what is not there stays as it is typed.
+    Raises ForeignPath.
+    """
+    pending = _parts(path.absolute())
+    at = Path("/")
+    links = 0
+    while pending:
+        name = pending.pop()
+        try:
+            status = os.lstat(at / name)
+        except OSError:  # whoever uses it will be told
+            status = None
+        if status is None or not stat.S_ISLNK(status.st_mode):
+            at = at.parent if name == ".." else at / name
+            continue
+        if status.st_uid not in _trusted():
+            raise foreign(at / name, f"is a link of {_user(status.st_uid)}")
+        if (links := links + 1) > LINKS_MAX:
+            raise foreign(path, "has too many symbolic links")
+        target = Path(os.readlink(at / name))
+        if target.is_absolute():
+            at = Path("/")
+        pending += _parts(target)
+    return at
+
+
+def foreign(path: Path | str, what: str, remedy: str = "") -> ForeignPath:
+    """The error for a path; what is the rest of its sentence."""
+    return ForeignPath(f"{checks.one_line(str(path))} {what}.", remedy=remedy)
 
 
 def check_file(
-    path: Path,
+    path: str | Path,
     status: os.stat_result,
     *,
     bytes_max: int | None = None,
@@ -218,25 +273,24 @@ def check_file(
 ) -> None:
     """Raise ForeignPath for what is not a regular file of ours; see `OwnedDir.open_file`."""
     if not stat.S_ISREG(status.st_mode):
-        raise ForeignPath(path, f"is {_kind(status.st_mode)} and not a file")
+        raise foreign(path, f"is {_kind(status.st_mode)} and not a file")
     if status.st_uid != os.geteuid():
-        raise ForeignPath(path, f"belongs to {_user(status.st_uid)} and not to us")
+        raise foreign(path, f"belongs to {_user(status.st_uid)} and not to us")
     if status.st_nlink > 1 and not any_links:
-        raise ForeignPath(path, "has a second name (a hard link) elsewhere")
+        raise foreign(path, "has a second name (a hard link) elsewhere")
     if private and status.st_mode & 0o077:
-        raise ForeignPath(path, "can be read or written by others", "Take their permission away.")
+        raise foreign(path, "can be read or written by others", "Take their permission away.")
     if bytes_max is not None and status.st_size > bytes_max:
-        raise ForeignPath(path, f"has more than {bytes_max} bytes")
+        raise foreign(path, f"has more than {bytes_max} bytes")
 
 
 def _walk(path: Path, held: contextlib.ExitStack, *, create: bool, check: bool) -> tuple[int, str]:
     """The directory that holds the last component of path, open until held ends, and its name."""
-    first, *parts = path.absolute().parts
-    pending = parts[::-1]
+    pending = _parts(path.absolute())
     links = 0
-    shown = Path(first)
-    trusted = {os.geteuid(), _ROOT, os.stat(first).st_uid}  # whoever owns / can do anything
-    at = _held(first, None, held)
+    shown = Path("/")
+    trusted = _trusted()
+    at = _held("/", None, held)
     _check_parent(shown, at, trusted, check=check)
     while len(pending) > 1:
         name = pending.pop()
@@ -244,17 +298,27 @@ def _walk(path: Path, held: contextlib.ExitStack, *, create: bool, check: bool) 
         status = os.fstat(entry)
         if stat.S_ISLNK(status.st_mode):
             if status.st_uid not in trusted:
-                raise ForeignPath(shown / name, f"is a link of {_user(status.st_uid)}")
+                raise foreign(shown / name, f"is a link of {_user(status.st_uid)}")
             if (links := links + 1) > LINKS_MAX:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
             target = Path(os.readlink("", dir_fd=entry))
             if target.is_absolute():
-                shown, at = Path(first), _held(first, None, held)
-            pending += [part for part in target.parts[::-1] if part != first]
+                shown, at = Path("/"), _held("/", None, held)
+            pending += _parts(target)
             continue
         shown, at = shown / name, entry
         _check_parent(shown, at, trusted, check=check)
     return at, pending[0] if pending else "."
+
+
+def _parts(path: Path) -> list[str]:
+    """The components, the last one first."""
+    return [part for part in path.parts[::-1] if part != path.root]
+
+
+def _trusted() -> set[int]:
+    """Us, root, and whoever owns /, who can do anything anyway."""
+    return {os.geteuid(), _ROOT, os.stat("/").st_uid}
 
 
 def _held(name: str, at: int | None, held: contextlib.ExitStack, *, create: bool = False) -> int:
@@ -278,14 +342,14 @@ def _check_parent(path: Path, descriptor: int, trusted: set[int], *, check: bool
         return
     if status.st_uid not in trusted:
         whose = _user(status.st_uid)
-        raise ForeignPath(path, f"belongs to {whose}, who can exchange what lies below it")
+        raise foreign(path, f"belongs to {whose}, who can exchange what lies below it")
     if _can_be_exchanged(descriptor, status):
         raise _writable(path)
 
 
 def _writable(path: Path) -> ForeignPath:
     what = "can be written by other users, who can exchange what lies below it"
-    return ForeignPath(path, what, "Name a directory of yours, or take their permission away.")
+    return foreign(path, what, "Name a directory of yours, or take their permission away.")
 
 
 def _can_be_exchanged(descriptor: int, status: os.stat_result) -> bool:
@@ -313,22 +377,46 @@ def _is_own_group(descriptor: int, status: os.stat_result) -> bool:
     return is_private and set(group.gr_mem) <= {owner.pw_name}
 
 
+def _opened_file(
+    path: str | Path,
+    name: str | Path,
+    at: int | None,
+    flags: int,
+    *,
+    bytes_max: int | None = None,
+    private: bool = False,
+    any_links: bool = False,
+) -> int:
+    assert not flags & os.O_TRUNC
+    try:
+        descriptor = os.open(name, flags | _FILE, 0o600, dir_fd=at)
+    except OSError as exc:
+        raise _in_words(path, exc) from exc
+    try:
+        status = os.fstat(descriptor)
+        check_file(path, status, bytes_max=bytes_max, private=private, any_links=any_links)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 def _opened_directory(path: Path, name: str, at: int) -> int:
     try:
         return os.open(name, _DIRECTORY, dir_fd=at)
     except OSError as exc:
         if exc.errno in (errno.ENOTDIR, errno.ELOOP):  # which one a link is depends on the kernel
             mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
-            raise ForeignPath(path, f"is {_kind(mode)} and not a directory") from exc
+            raise foreign(path, f"is {_kind(mode)} and not a directory") from exc
         raise _in_words(path, exc) from exc
 
 
-def _in_words(path: Path, exc: OSError) -> Exception:
+def _in_words(path: str | Path, exc: OSError) -> Exception:
     """What could not be opened, with its whole path."""
     if exc.errno == errno.ELOOP:
-        return ForeignPath(path, "is a symbolic link and not a file")
+        return foreign(path, "is a symbolic link and not a file")
     if exc.errno in (errno.ENXIO, errno.EISDIR):
-        return ForeignPath(path, "is a pipe, a socket, a device or a directory and not a file")
+        return foreign(path, "is a pipe, a socket, a device or a directory and not a file")
     return OSError(exc.errno, exc.strerror, str(path))  # the constructor finds the subclass
 
 

@@ -13,12 +13,13 @@ import click
 from stsfs.cache.disk.directory import INDEX, CacheDirectory
 from stsfs.cache.disk.disk_cache import NO_KEY, DiskCache
 from stsfs.cli.asking import ask_mount
+from stsfs.cli.path_type import OwnPath
 from stsfs.daemon import runtime_dir
 from stsfs.daemon.config import format_size
 from stsfs.errors import BadArgument, StoreFailure
 
 _TROUBLE = (OSError, sqlite3.Error)
-_DIRECTORY = click.Path(path_type=Path, resolve_path=True)
+_DIRECTORY = OwnPath(is_directory=True)
 
 
 @click.group()
@@ -85,10 +86,14 @@ def _users() -> dict[Path, list[str]]:
 
 
 def _existing(named: Path | None, users: dict[Path, list[str]]) -> CacheDirectory:
-    """The directory that is meant. Raises BadArgument if it is not clear, or not there."""
+    """The directory that is meant.
+
+    Raises BadArgument if it is not clear, or not there, and ForeignPath if others own it.
+    """
     if named is not None:
         directory = CacheDirectory.of_user(named)
-        if not os.path.exists(directory.path / INDEX):  # nor may others let us look
+        directory.check()
+        if not os.path.lexists(directory.path / INDEX):
             raise BadArgument(
                 f"{named} holds no disk cache of yours.",
                 remedy="Name the directory that was given to --cache-dir.",
