@@ -15,7 +15,7 @@ from stsfs.cache.disk.cache_key import KEY_BYTES, load_key
 from stsfs.cache.disk.directory import CHUNKS, INDEX, INDEX_FILES, LOCK, CacheDirectory
 from stsfs.cache.disk.disk_cache import DiskCache, Piece, Work
 from stsfs.cache.disk.layout import chunk_name
-from stsfs.owned_dir import ForeignPath
+from stsfs.errors import ForeignPath
 from stsfs.store.object_store import ObjectVersion
 from tests.attacks.neighbour import MIB, UID, neighbour, shared_place
 from tests.fakes import pattern
