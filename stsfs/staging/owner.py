@@ -155,7 +155,7 @@ def is_local(path: Path) -> bool:
     inside = os.fsencode(os.path.realpath(path))
     kind, longest = "", -1
     try:
-        lines = _MOUNTINFO.read_bytes().splitlines()
+        lines = _MOUNTINFO.read_bytes().split(b"\n")
     except OSError:
         return False
     for line in lines:

@@ -206,9 +206,8 @@ class Namespace:
     ) -> None:
         if isinstance(target, File):
             raise NotADirectory(f"{path_of(target)} is a file.")
-        if target is not None:
-            await self._marker_only(target)
-        await self._tree_move.move(node, new_parent, new_name)
+        marker = None if target is None else await self._marker_only(target)
+        await self._tree_move.move(node, new_parent, new_name, marker)
         if target is not None:
             self._tree.retire(target)
             self._changes.forget(target)
@@ -295,6 +294,8 @@ class Namespace:
             for each in (file, target):
                 if each is not None and each.staged is None:
                     self._tree.outdate(each)
+            if target is not None and target.staged is not None:
+                target.staged.may_be_copy(version)
             self._tree.distrust(parent)
             if isinstance(exc, WriteConflict):
                 await self._explain_conflict(parent, name, expected, absent=absent)

@@ -218,16 +218,21 @@ def test_a_key_that_a_crash_cut_short_is_replaced(tmp_path):
     assert load_key(path) == path.read_bytes()
 
 
-def test_a_key_of_somebody_else_is_refused(place):
+@pytest.mark.parametrize("kind", ["file", "link", "pipe", "directory that they can exchange"])
+def test_a_key_that_others_have_put_there_is_not_used(place, kind, caplog):
+    path = place / "cache-key"
+    known = place / "known"
+    known.write_bytes(THEIRS)
+    known.chmod(0o644)
     place.chmod(0o777)
-    for plant in ("echo {}", "ln -s /etc/hostname {}", "mkfifo {}"):
-        path = place / "cache-key"
-        neighbour("sh", "-c", plant.format(path) if "echo" not in plant else f"echo k > {path}")
+    plant = {"link": ["ln", "-s", known], "pipe": ["mkfifo"]}.get(kind, ["cp", known])
+    neighbour(*plant, path)
+    if kind != "directory that they can exchange":
         place.chmod(0o755)
-        with pytest.raises(ForeignPath):
-            load_key(path)
-        place.chmod(0o777)
-        path.unlink()
+    keys = {load_key(path) for _ in range(2)}
+    assert len(keys) == 2
+    assert THEIRS not in keys
+    assert "will not find" in caplog.text
 
 
 def test_where_no_key_can_be_kept_there_is_one_for_this_mount(caplog):
