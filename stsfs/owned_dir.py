@@ -219,17 +219,17 @@ def open_file(
     return _opened_file(path, path, None, flags, bytes_max=bytes_max, private=private)
 
 
-def open_log(path: str | Path, flags: int) -> int:
+def open_log(path: str | Path, flags: int, mode: int = 0o600) -> int:
     """A file that users name, to be added to: no pipe, link or file of others is opened.
 
-    Made with mode 0600 where it is missing. Raises ForeignPath and OSError.
+    mode: of one that is made. Raises ForeignPath and OSError.
     """
     found = resolved(Path(path))
     with contextlib.suppress(FileNotFoundError):
         status = os.lstat(found)  # a pipe would keep us waiting
         if status.st_uid not in _trusted():
             raise foreign(found, f"belongs to {_user(status.st_uid)} and not to us")
-    descriptor = os.open(found, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(found, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     if os.fstat(descriptor).st_uid not in _trusted():  # it was exchanged meanwhile
         os.close(descriptor)
         raise foreign(found, "belongs to another user")

@@ -103,11 +103,13 @@ def runtime_dir() -> Path:
 
 
 def log_dir() -> Path:
-    """The directory of log files, created if absent: $XDG_STATE_HOME/stsfs, root /var/log/stsfs."""
+    """The directory of log files, created if absent: $XDG_STATE_HOME/stsfs, root /var/log/stsfs.
+
+    Groups may write to directories above it, as to /var/log: each log is checked when it is opened.
+    """
     if os.geteuid() == 0 and not os.environ.get("XDG_STATE_HOME"):
-        # A group of the system may write to /var/log, and is trusted by whoever has set it up.
         return _private(Path("/var/log/stsfs"), any_parents=True)
-    return _private(platformdirs.user_state_path("stsfs", appauthor=False))
+    return _private(platformdirs.user_state_path("stsfs", appauthor=False), any_parents=True)
 
 
 def attribute_index() -> Path:

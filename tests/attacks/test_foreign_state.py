@@ -200,18 +200,12 @@ def test_records_of_mounts_are_files_of_ours(machine, kind, name):
 
 
 def test_the_runtime_directory_is_not_taken_from_others(machine):
-    machine.environment["XDG_STATE_HOME"] = str(machine.shared / "state")
-    as_other('mkdir -m 0777 "$1"', machine.shared / "state")
-    done = machine.python("""
-from stsfs.daemon import runtime_dir
-from stsfs.errors import BadArgument
-try:
-    print(runtime_dir.log_dir())
-except BadArgument as exc:
-    print(exc)
-""")
-    assert f"uid {OTHER}" in done
-    assert os.listdir(machine.shared / "state") == []
+    as_other('mkdir -m 0777 "$1"', machine.shared / "theirs")
+    ours = machine.shared / "theirs" / "run"
+    ours.mkdir(mode=0o700)
+    machine.environment["XDG_RUNTIME_DIR"] = str(ours)
+    assert machine.refused(machine.stsfs("list"), f"uid {OTHER}", "exchange")
+    assert os.listdir(ours) == []
 
 
 @pytest.mark.parametrize("script", ['ln -s "$2" "$1"', 'mkfifo -m 0666 "$1"', 'echo > "$1"'])
