@@ -1,5 +1,6 @@
 """What a server of objects answers: heads, pages, errors, ranges; read, or an error of ours."""
 
+import contextlib
 import re
 import socket
 from itertools import islice
@@ -19,6 +20,7 @@ from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion, Trai
 from stsfs.store.range_transfer import check_range_head
 from stsfs.store.signed_urls import parse_signed_url
 from stsfs.store.stored import headers_of, receive_stored
+from stsfs.values import KEY_BYTES_MAX, TEXT_CHARS_MAX
 from stsfs.vfs.key_listing import KeyListing, pieces
 from stsfs.vfs.listing import is_file_name
 from stsfs.vfs.nodes import Directory, File, Site
@@ -75,14 +77,18 @@ def read_page(data, piece_bytes):
 
 def check_page(page):
     for each in page.objects:
-        each.key.encode()
+        assert len(each.key.encode()) <= KEY_BYTES_MAX
         assert 0 <= each.size_bytes < 2**63
         assert abs(int(each.modified_unix_s * 1e9)) < 2**63 * 10**9
-        assert each.etag.isascii()
-        assert each.etag == "" or each.etag.isprintable()
+        assert re.fullmatch(r'"[!#-~]{1,256}"|', each.etag)
+        assert re.fullmatch(r"[ -~]{0,16384}", each.storage_class)
     for each in page.prefixes:
-        each.encode()
-    assert page.next_token is None or page.next_token
+        assert len(each.encode()) <= KEY_BYTES_MAX
+    for key, why in page.unusable.items():
+        assert len(key.encode()) <= 4 * KEY_BYTES_MAX
+        assert why.isprintable()
+        assert 0 < len(why) < 1000
+    assert page.next_token is None or 0 < len(page.next_token) <= TEXT_CHARS_MAX
 
 
 @fuzz
@@ -205,12 +211,24 @@ HEADERS = st.dictionaries(
 @example(403, {}, b"<Error><Message>" + b"x" * 60_000 + b"</Message></Error>")
 def test_an_error_answer_is_read_into_one_line(status, headers, body):
     with bounded():
-        found = answers.read(Head(status, headers), body)
+        check_answer(answers.read(Head(status, headers), body))
         answers.read_inside(Head(200, headers), body)
+
+
+def check_answer(found):
     text = str(found.error("read 'k'", "s3:PutObject"))
     text.encode()
     assert text.isprintable()
     assert len(text) < 5000
+    assert re.fullmatch(r"[A-Za-z0-9_-]{0,63}", found.region)
+    assert found.server_unix_s is None or 0 < found.server_unix_s < 2**33
+
+
+@contextlib.contextmanager
+def refused_in_words():
+    """What is around the reading of every error answer."""
+    with contextlib.suppress(StsfsError), answers.understood("read 'k'"):
+        yield
 
 
 @fuzz
