@@ -1,6 +1,7 @@
 """The house rules a machine can check, beyond what the linters see."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def place(path, node=None):
     return name if node is None else f"{name}:{node.lineno} {getattr(node, 'name', '')}".rstrip()
 
 
+@functools.cache
 def module(path):
     return ast.parse(path.read_text())
 
