@@ -302,6 +302,8 @@ class Connection:
             parser.body.clear()
             if data:
                 yield data
+            else:  # heads of chunks, lines behind the last one: others have their turn, too
+                await trio.lowlevel.checkpoint()
 
 
 async def connect(host: str, port: int, tls: ssl.SSLContext | None) -> Connection:

@@ -7,6 +7,7 @@ import socketserver
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qs, quote_plus, urlsplit
@@ -55,6 +56,22 @@ def endless(begin):
         data = "".join(row(f"{begin}{number:06}-{each:03}") for each in range(1000)).encode()
 
 
+def behind(at):
+    """A page, and lines without end behind its last chunk."""
+    data = page(row(f"{at}a.txt"))
+    yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    yield b"%x\r\n%s\r\n0\r\n" % (len(data), data)
+    for number in range(100_000):
+        yield b"".join(b"x%d-%d: y\r\n" % (number, each) for each in range(5000))
+
+
+def slowly():
+    yield b"HTTP/1.1 200 OK\r\n\r\n<ListBucketResult>"
+    for _ in range(300):
+        time.sleep(0.1)
+        yield b" "
+
+
 REFUSED = (
     b"<Error><Code>RequestTimeTooSkewed</Code><Message>no\x1b[2J</Message></Error>",
     "403 Forbidden",
@@ -63,6 +80,8 @@ REFUSED = (
 LISTINGS = {
     "good/": lambda at, _: [whole(page(row(f"{at}a.txt"), row(f"{at}b.txt")))],
     "endless/": lambda at, _: endless(at),
+    "behind/": lambda at, _: behind(at),
+    "slowly/": lambda _, __: slowly(),
     "equal/": lambda at, _: [whole(page(row(f"{at}a"), row(f"{at}a"), token="more"))],
     "falling/": lambda at, _: [whole(page(row(f"{at}b"), row(f"{at}a")))],
     "circle/": lambda at, token: [whole(page(row(f"{at}a"), token=f"{token}1"))],
@@ -121,6 +140,9 @@ class Hostile(socketserver.ThreadingTCPServer):
             return LISTINGS[kind](prefix, asked.get("continuation-token", ""))
         shared = [f"base/{each}" for each in sorted(LISTINGS) if f"base/{each}".startswith(prefix)]
         return [whole(page(prefixes=shared if asked.get("delimiter") else ()))]
+
+    def handle_error(self, *_):
+        """Who has heard enough closes."""
 
     def has_seen(self, method):
         return [each for each in self.asked if each[0] == method]
@@ -183,6 +205,25 @@ def test_a_listing_without_end_takes_a_bounded_memory(mount):
         assert os.strerror(errno.EIO) in error
     assert peak_bytes(live) - before_bytes < GROWTH_MAX_BYTES
     assert "more XML elements than any page needs" in live.status()["errors"][0]["sentence"]
+    check_alive(live)
+
+
+def test_lines_without_end_behind_a_page_do_not_stop_the_others(mount):
+    """They come as fast as they are taken: whoever takes them all does nothing else."""
+    live = mount("--memory", "16M")
+    before_bytes = peak_bytes(live)
+    code, _, error = run("ls", live / "behind")
+    assert code
+    assert os.strerror(errno.EIO) in error
+    assert peak_bytes(live) - before_bytes < GROWTH_MAX_BYTES
+    check_alive(live)
+
+
+def test_a_page_that_comes_a_byte_at_a_time_does_not_stop_the_others(mount):
+    live = mount("--deadline", "2")
+    code, _, error = run("ls", live / "slowly")
+    assert code
+    assert os.strerror(errno.ETIMEDOUT) in error
     check_alive(live)
 
 
