@@ -26,6 +26,7 @@ from stsfs.location.overlap import check_folders, check_overlaps
 from stsfs.location.parse import SynapseTarget, Target
 from stsfs.location.resolve import ResolveOptions, SynapseAccess, resolve
 from stsfs.store.presigned_store import PresignedStore
+from stsfs.store.reach import Reach
 from stsfs.synapse.entities import EntityApi
 from stsfs.synapse.records import ChildHeader
 
@@ -239,8 +240,12 @@ class _Opening:
                 entity_id, _, handle_id = name.partition("/")
                 return await api.presigned_url(handle_id, entity_id)
 
+            assert places.synapse is not None
             places.outside = PresignedStore(
-                url_of, deadline_s=self._config.deadline_s, user_agent=f"stsfs/{__version__}"
+                url_of,
+                reach=Reach(loopback=places.synapse.endpoints.are_loopback),
+                deadline_s=self._config.deadline_s,
+                user_agent=f"stsfs/{__version__}",
             )
         return Outside(OUTSIDE_ID, places.outside.probe)
 

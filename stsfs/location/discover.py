@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
+from stsfs.entities.filler import all_children
 from stsfs.entities.parallel import work_off
 from stsfs.errors import BadArgument, NotStsLocation
 from stsfs.synapse.client import SynapseClient
@@ -56,14 +57,8 @@ async def sts_folders_below(client: SynapseClient, root_id: str) -> list[Found]:
 
 
 async def _folders(client: SynapseClient, folder_id: str) -> list[ChildHeader]:
-    folders: dict[str, ChildHeader] = {}
-    token = None
-    while True:
-        page = await client.entities.children(folder_id, token=token)
-        folders |= {each.entity_id: each for each in page.children if each.kind == "Folder"}
-        token = page.next_token
-        if token is None:
-            return list(folders.values())
+    children = await all_children(client.entities, folder_id)
+    return [each for each in children if each.kind == "Folder"]
 
 
 async def _with_sts(client: SynapseClient, folders: list[ChildHeader]) -> set[str]:

@@ -136,8 +136,11 @@ class EntityApi:
 
     async def versions(
         self, entity_id: str, *, offset: int = 0, limit: int = 50, background: bool = False
-    ) -> tuple[VersionInfo, ...]:
-        """Return versions of a file, newest first, from the `offset`th on."""
+    ) -> tuple[VersionInfo | None, ...]:
+        """Return versions of a file, newest first, from the `offset`th on.
+
+        None stands for one of which Synapse says what cannot be.
+        """
         answer = await self._transport.get(
             self._transport.entity_url(entity_id, "version"),
             entity_id=entity_id,
