@@ -9,8 +9,8 @@ from stsfs.demo.gate.sessions import Session
 from stsfs.store.capabilities import Verdict
 from stsfs.store.object_store import ObjectVersion
 from stsfs.store.presigned_store import PresignedStore
-from stsfs.store.reach import Reach
 from stsfs.store.probing import probe_capabilities
+from stsfs.store.reach import Reach
 from stsfs.store.s3_store import S3Store
 from tests.fakes import MemoryStore
 
