@@ -16,6 +16,7 @@ from stsfs.entities.choose import MANAGED, Choice, choose_view
 from stsfs.entities.index import EntityIndex, index_path
 from stsfs.entities.location import EntityLocation
 from stsfs.entities.lock_view import LockSource
+from stsfs.entities.names import is_shown_name
 from stsfs.entities.objects import Objects, Outside
 from stsfs.entities.parallel import Call, work_off
 from stsfs.entities.properties import iso
@@ -29,6 +30,7 @@ from stsfs.store.presigned_store import PresignedStore
 from stsfs.store.reach import Reach
 from stsfs.synapse.entities import EntityApi
 from stsfs.synapse.records import ChildHeader
+from stsfs.values import one_line
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +144,12 @@ class _Opening:
 
     def _check_names(self, paths: list[tuple[str, ...]]) -> None:
         for index, path in enumerate(paths):
+            for name in path:
+                if not is_shown_name(name):
+                    raise BadArgument(
+                        f"{one_line(name)!r} cannot be the name of a directory in the mount.",
+                        remedy="Mount that location on a directory of its own.",
+                    )
             for other in paths[:index]:
                 shorter = min(len(path), len(other))
                 if path[:shorter] == other[:shorter]:

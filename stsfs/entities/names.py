@@ -33,6 +33,13 @@ def file_name(header: ChildHeader) -> bytes:
     return header.name.encode("utf-8", "surrogatepass")
 
 
+def is_shown_name(name: str) -> bool:
+    """Whether a path can have this name: text, and what the kernel takes for one name."""
+    if any("\ud800" <= each <= "\udfff" for each in name):
+        return False
+    return is_file_name(name.encode())
+
+
 def reason_hidden(
     header: ChildHeader, taken: Container[bytes] = (), *, in_root: bool = False
 ) -> str:
