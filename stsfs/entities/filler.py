@@ -334,7 +334,7 @@ async def all_children(
         token = page.next_token
         if token is None:
             return list(found.values())
-        paging.turn(token, has_more=len(found) > count_before)
+        paging.turn(token, new=len(found) - count_before)
 
 
 def record_of(bundle: EntityBundle, key: FileKey) -> FileRecord:

@@ -88,7 +88,7 @@ class EntityView:
                 new.setdefault(each.entity_id, each)
         await self._add(listing, list(new.values()))
         if page.next_token is not None:
-            listing.paging.turn(page.next_token, has_more=bool(new))
+            listing.paging.turn(page.next_token, new=len(new))
         listing.pages += 1
         listing.next_token = page.next_token
         if page.next_token is None:

@@ -193,7 +193,7 @@ class EntityApi:
                     f"The query of {view_id} finds more than {ROWS_MAX} rows.",
                     remedy="Name a view that covers less.",
                 )
-            paging.turn(page.next_token, has_more=bool(page.rows))
+            paging.turn(page.next_token, new=len(page.rows))
             page = await self.next_query_page(view_id, page.next_token, background=background)
             rows += page.rows
             chars += _chars(page)

@@ -72,8 +72,9 @@ def test_a_directory_without_end_is_an_error(reply):
     assert "do not come to an end" in asked_of(reply, shown).sentence
 
 
-def test_a_listing_of_ever_new_children_is_an_error(monkeypatch):
-    monkeypatch.setattr("stsfs.synapse.paging.PAGES_MAX", 100)
+@pytest.mark.parametrize("limit", ["PAGES_MAX", "ENTRIES_MAX"])
+def test_a_listing_of_ever_new_children_is_an_error(monkeypatch, limit):
+    monkeypatch.setattr(f"stsfs.synapse.paging.{limit}", 100)
 
     def reply(number):
         return {"page": [HEADER | {"id": f"syn{number}"}], "nextPageToken": str(number)}

@@ -76,6 +76,23 @@ def test_entries_that_make_no_sense_are_hidden_and_counted_and_the_rest_is_shown
         live.wait_for_end()
 
 
+def test_the_name_of_a_folder_leads_nowhere_but_into_the_mount(stage, shelf, mount, host):
+    other = entity_folder(stage, managed=True)
+
+    def spoil(request, status, body):
+        if not request.path.endswith(f"/{shelf.syn_id}/bundle2"):
+            return None
+        found = json.loads(body)
+        found["entity"]["name"] = "../../x"
+        return json.dumps(found).encode()
+
+    with between(stage.synapse.url, spoil) as url:
+        done = host.try_mount(
+            (shelf.syn_id, other.syn_id), host.mount_point(), "--synapse-endpoint", url
+        )
+    assert (done.returncode, "cannot be the name of a directory" in done.stderr) == (2, True)
+
+
 # Where URLs of files lead.
 
 
