@@ -5,6 +5,8 @@ of the kernel sees, `cli.exit_codes` what the shell sees, `store.answers` and `s
 which answer of a service becomes which of these.
 """
 
+from collections.abc import Sequence
+
 from stsfs.redaction import redact
 
 
@@ -12,13 +14,15 @@ class StsfsError(Exception):
     """Base of all errors raised on purpose: a sentence, and what the user can do about it.
 
     Both are redacted when they are looked at, and not when the error is made: most errors are
-    answers to lookups, which nobody reads.
+    answers to lookups, which nobody reads. `details` are lines that a command prints below both,
+    such as the paths that are meant.
     """
 
-    def __init__(self, sentence: str, *, remedy: str = "") -> None:
+    def __init__(self, sentence: str, *, remedy: str = "", details: Sequence[str] = ()) -> None:
         super().__init__(sentence)
         self._sentence = sentence
         self._remedy = remedy
+        self.details = tuple(details)
 
     @property
     def sentence(self) -> str:
@@ -227,6 +231,10 @@ class AwsCredentialsMissing(StsfsError):
 
 class BadArgument(StsfsError):
     """The command line, an environment variable or a configuration file cannot be right."""
+
+
+class ForeignPath(BadArgument):
+    """A directory or a file that others own or can exchange, or that is of another kind."""
 
 
 class MountPointUnusable(StsfsError):

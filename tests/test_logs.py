@@ -112,13 +112,15 @@ def test_arguments_and_tracebacks_are_redacted():
             RedactingFormatter("%(message)s"), "got %s", "hunter2hunter2", exc_info=sys.exc_info()
         )
     assert "hunter2" not in text
-    assert f"got {REDACTED}\nTraceback" in text
-    assert f"ValueError: bad {REDACTED}" in text
+    assert f"got {REDACTED}\n    Traceback" in text
+    assert f"    ValueError: bad {REDACTED}" in text
 
 
 def test_each_line_for_the_journal_has_its_priority():
     formatter = JournalFormatter("%(message)s")
-    assert formatted(formatter, "a\nb", level=logging.CRITICAL) == "<2>a\n<2>b"
+    exc_info = (ValueError, ValueError("c"), None)
+    text = formatted(formatter, "a\nb", level=logging.CRITICAL, exc_info=exc_info)
+    assert text == "<2>a\\nb\n<2>    ValueError: c"
     levels = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
     assert [formatted(formatter, "x", level=n)[1] for n in levels] == ["3", "4", "6", "7"]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from stsfs.cli import output
 from stsfs.cli.credential_formats import FORMATS
 from stsfs.cli.location_options import location_options
 from stsfs.credentials.credential_cache import CredentialCache
@@ -68,7 +69,7 @@ def credentials(
     keep_memory_out_of_core_files()
     target, cache = parse_target(location), None if no_cache else _open_cache()
     access = obtain(target, ResolveOptions(**who), cache)
-    click.echo(FORMATS[form](access.location, access.credentials, section))
+    output.tell_text(FORMATS[form](access.location, access.credentials, section))
 
 
 def _open_cache() -> CredentialCache | None:
@@ -84,4 +85,4 @@ def _forget(location: str | None) -> None:
     target = None if location is None else str(parse_target(location))
     cache = _open_cache()
     count = 0 if cache is None else cache.forget(target)
-    click.echo(f"Forgotten: {count} {'set' if count == 1 else 'sets'} of credentials.")
+    output.tell(f"Forgotten: {count} {'set' if count == 1 else 'sets'} of credentials.")

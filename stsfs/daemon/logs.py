@@ -2,7 +2,9 @@
 
 In the foreground lines go to stderr, with the priorities of sd-daemon(3) when the journal reads
 it; in the background to a private file of limited size. Redaction is part of formatting, the last
-step before a line leaves, so that tracebacks and what libraries log pass it too.
+step before a line leaves, so that tracebacks and what libraries log pass it too. So is writing out
+control characters: a record is one line, whatever names and messages of servers it has, and what
+follows it (a traceback) is indented.
 """
 
 import logging
@@ -16,6 +18,7 @@ from types import TracebackType
 
 from stsfs.daemon.spawn import open_private
 from stsfs.redaction import redact
+from stsfs.shown import shown, shown_below
 
 LOG_FILE_BYTES_MAX = 8 * 1024 * 1024
 LOG_FILES_KEPT = 3
@@ -24,11 +27,19 @@ _UNTIMED = "%(name)s: %(message)s"
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats as usual, tracebacks included, and redacts the result."""
+    """Formats a record as one line, and its traceback as indented ones; redacts both."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The finished line or lines."""
-        return redact(super().format(record))
+        record.message = record.getMessage()
+        if self.usesTime():
+            record.asctime = self.formatTime(record, self.datefmt)
+        lines = [shown(redact(self.formatMessage(record)))]
+        if record.exc_info:
+            lines.append(shown_below(redact(self.formatException(record.exc_info))))
+        if record.stack_info:
+            lines.append(shown_below(redact(self.formatStack(record.stack_info))))
+        return "\n".join(lines)
 
 
 class JournalFormatter(RedactingFormatter):
@@ -37,7 +48,7 @@ class JournalFormatter(RedactingFormatter):
     def format(self, record: logging.LogRecord) -> str:
         """The finished lines, each as `<N>text`."""
         priority = _syslog_priority(record.levelno)
-        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).split("\n"))
 
 
 class PrivateRotatingFileHandler(logging.handlers.RotatingFileHandler):
