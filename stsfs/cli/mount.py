@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from stsfs.cli import mounted
+from stsfs.cli import mounted, output
 from stsfs.cli.location_options import location_options, locations_of
 from stsfs.cli.mount_options import contradiction, parse_mount_options
 from stsfs.cli.path_type import MountedPath
@@ -209,7 +209,7 @@ def mount(ctx: click.Context, /, mount_options: tuple[str, ...], **options: Any)
     manager = ServiceManager.from_environment()
     with claimed(config.mount_path) as claim:
         if clear_dead_mount(config.mount_path):
-            click.echo(f"stsfs: cleared a dead mount away from {config.mount_path}", err=True)
+            output.warn(f"stsfs: cleared a dead mount away from {config.mount_path}")
         with check_mount_point(config.mount_path) as point:
             check_fuse(allow_other=config.allow_other)
             if config.cache_dir is not None:
@@ -224,7 +224,7 @@ def mount(ctx: click.Context, /, mount_options: tuple[str, ...], **options: Any)
                 config.log_file,
                 kept=[point.descriptor],
             )
-    click.echo(mounted.printable(mounted.sentence(config, mounted.status_of(config))))
+    output.tell(mounted.sentence(config, mounted.status_of(config)))
 
 
 def make_config(options: dict[str, Any]) -> MountConfig:

@@ -57,7 +57,7 @@ def mounts() -> list[MountEntry]:
 def parse(text: bytes) -> list[MountEntry]:
     """Read the text of a mountinfo file; lines of an unknown shape are skipped."""
     entries = []
-    for line in text.splitlines():
+    for line in text.split(b"\n"):  # not at CR, which the path of a mount may have
         head, separator, tail = line.partition(b" - ")
         fields, kind = head.split(b" "), tail.split(b" ")
         if not separator or len(fields) < 6 or len(kind) < 2:

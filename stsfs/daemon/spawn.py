@@ -145,8 +145,9 @@ def _death(pid: int, log_file: Path, log_start_bytes: int) -> DaemonDied:
         size_bytes = file.seek(0, os.SEEK_END)
         file.seek(max(log_start_bytes, size_bytes - LAST_WORDS_BYTES))
         lines = file.read().decode(errors="replace").splitlines()
-    words = "".join(f"\n  {line}" for line in lines[-LAST_WORDS_LINES:])
+    words = lines[-LAST_WORDS_LINES:]
     return DaemonDied(
         f"The daemon ended {how} before the mount stood.",
-        remedy=f"Its log {log_file} ends with:{words}" if words else f"Its log: {log_file}",
+        remedy=f"Its log {log_file} ends with:" if words else f"Its log: {log_file}",
+        details=words,
     )

@@ -43,7 +43,7 @@ def pieces(page: ListPage, keys_max: int) -> Iterator[ListPage]:
             break
         yield ListPage(objects[:first], prefixes[:second], page.next_token)
         objects, prefixes = objects[first:], prefixes[second:]
-    yield ListPage(objects, prefixes, page.next_token)
+    yield ListPage(objects, prefixes, page.next_token, page.unusable)
 
 
 class KeyListing(Listing):
@@ -81,6 +81,8 @@ class KeyListing(Listing):
         """
         if (ends := bounds(page)) is not None and self._last is not None:
             check_follows(self._last, ends[0])
+        for key, why in page.unusable.items():
+            self.hidden.add(key, why)
         if page.objects and page.objects[0].key == self.prefix:
             self._mark(page.objects[0])
         found: list[tuple[bytes, ListedObject | None]] = [
