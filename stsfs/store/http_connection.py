@@ -16,6 +16,7 @@ import trio
 
 from stsfs.store.http_sending import OutgoingBody, Sending
 from stsfs.store.http_wire import BODY_S, PACE_BYTES, STALL_S, WORK_S, BodyCut, ConnectionBroken
+from stsfs.store.shares import Owner
 from stsfs.values import TEXT_CHARS_MAX, size_bytes
 
 AddressCheck = Callable[[str], None]
@@ -111,6 +112,9 @@ class Connection:
         self._patience_s = STALL_S
         self.reused = False
         self.ahead = False
+        self.owner: Owner = None
+        """For whom it was lent last."""
+
         self.idle_since_s = 0.0
 
     @property
