@@ -155,7 +155,7 @@ class PressureWatch:
         self._pool, self._names = pool, names
         self._names_blocks = 0  # as the pool was last told of
         if names is not None:
-            names.limit_names(pool.budget_bytes // NAMES_PARTS)
+            names.limit_names(self.names_limit_bytes)
         self._give_way = give_way
         self._proc, self._cgroups = proc, cgroups
         of_cgroup = machine.pressure_file(proc, cgroups)
@@ -199,7 +199,7 @@ class PressureWatch:
             return
         pool, give_way = self._pool, self._give_way
         if self._names is not None:
-            self._names.limit_names(after // NAMES_PARTS)
+            self._names.limit_names(self.names_limit_bytes)
         self._resize()
         while give_way is not None and pool.used_bytes > pool.budget_bytes and give_way():
             pass
@@ -225,8 +225,7 @@ class PressureWatch:
 
     def _blocks_of_names(self) -> int:
         names_bytes = 0 if self._names is None else self._names.names_bytes
-        share_bytes = self.governor.budget_bytes // NAMES_PARTS
-        return min(names_bytes, share_bytes) // self._pool.block_bytes
+        return min(names_bytes, self.names_limit_bytes) // self._pool.block_bytes
 
     def status(self) -> dict[str, object]:
         """For `stsfs status`."""
@@ -234,11 +233,14 @@ class PressureWatch:
         return {
             "budget_bytes": self._pool.budget_bytes,
             "full_budget_bytes": max(governor.full_bytes, self._pool.budget_bytes),
-            "names_bytes": 0 if self._names is None else self._names.names_bytes,
-            "names_limit_bytes": governor.budget_bytes // NAMES_PARTS,
             "shrunk": governor.shrunk,
             "shrunk_because": governor.why,
         }
+
+    @property
+    def names_limit_bytes(self) -> int:
+        """Memory that names may take at most, out of the budget."""
+        return self.governor.budget_bytes // NAMES_PARTS
 
     def _signs(self, reported: Set[Path]) -> Signs:
         stalled = [

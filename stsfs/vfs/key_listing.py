@@ -7,6 +7,7 @@ What this mount has changed itself since the listing was begun is known better h
 that may have been asked for before: for these names pages say nothing.
 """
 
+import heapq
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
@@ -46,6 +47,8 @@ class Mark(NamedTuple):
     held_back: "tuple[tuple[bytes, ListedObject], ...]"
     passed: bytes
     last: str | None
+    asked_s: float
+    """trio's clock: the page was not asked for before."""
 
 
 class Before:
@@ -105,12 +108,17 @@ class KeyListing(Listing):
         self.has_marker = False
         """The directory has an object of its own (`dir/`), and exists without entries, too."""
 
-        self._ours: dict[bytes, Node | None] = {}  # only while there are pages to come
+        self._ours: dict[bytes, Node | None] = {}  # what pages have not come to, or come after
+        self._ours_next: list[tuple[bytes, bytes]] = []  # heap: shown when this is passed; name
+        self._tail: int | None = None  # the number after what pages have shown, once all have come
         self._make_node: MakeNode | None = make_node
         self._reserved = directory.site.reserved_names if directory.is_site_root else frozenset()
         self._held_back: list[tuple[bytes, ListedObject]] = []
         self._passed = b""
         self._last: str | None = None  # key or prefix that the pages so far end with
+        self.asked_s = begun_s
+        """trio's clock: when the latest page was asked for."""
+
         self._before = before or Before()
         self._marks: list[Mark] = []
         self._is_in_page = False
@@ -155,24 +163,53 @@ class KeyListing(Listing):
         if self.complete:
             self._make_node = None
             self._before.let_go()
-            self._ours.clear()
 
     def change(self, name: bytes, node: Node | None) -> None:
-        """See Listing."""
+        """See Listing. What pages have not come to is shown when they have passed it; what is new
+        behind them, after the last page. What was given up is not shown again."""
         if not self._has_passed(name):
-            self._ours[name] = node
-            if self.is_resumed:
-                return  # it is shown where it lies, or was shown before the mark
-        elif self.find(name) is None and name <= self._floor:
+            self._know(name, node, name + b"/")
+        elif self._place(name) is not None:
+            self.replace(name, node)
+        elif name <= self._floor:
             self._given_up_absent += node is None
-            return  # who reads on has passed it
-        super().change(name, node)
+        elif self.complete:
+            super().change(name, node)
+        elif node is not None or name in self._ours:
+            self._know(name, node, _BEYOND + name)
+
+    def _know(self, name: bytes, node: Node | None, passed: bytes) -> None:
+        """Remember what we have changed until pages have passed this."""
+        if name not in self._ours:
+            heapq.heappush(self._ours_next, (passed, name))
+        self._ours[name] = node
+
+    def find(self, name: bytes) -> Node | None:
+        """See Listing."""
+        if self._ours and name in self._ours:
+            return self._ours[name]
+        return self._by_name.get(name)
+
+    def nodes(self) -> Iterator[Node]:
+        """See Listing."""
+        yield from self.entries
+        yield from filter(None, self._ours.values())
+
+    @property
+    def shown_count(self) -> int:
+        """See Listing. With what is new here, and will be shown."""
+        return super().shown_count + sum(node is not None for node in self._ours.values())
+
+    def is_past_pages(self, number: int) -> bool:
+        """Whether only what was made here since may follow."""
+        return self._tail is not None and number >= self._tail
 
     def know_empty(self) -> None:
         """There is nothing to ask: the directory was made a moment ago."""
         self._mark_page()
         self.pages, self.complete, self.has_marker = 1, True, True
         self._make_node = None
+        self._emit([])
 
     def settle(self, name: bytes, *, is_directory: bool) -> None:
         """Decide about a held-back name without the pages that would tell."""
@@ -189,7 +226,7 @@ class KeyListing(Listing):
     def passed(self, name: bytes) -> bool:
         """Whether the pages so far say all about name: as a file and as a directory."""
         if name in self._ours:
-            return self._ours[name] is None or self.find(name) is not None
+            return True
         return self._has_passed(name) and (name > self._floor or self.find(name) is not None)
 
     def _has_passed(self, name: bytes) -> bool:
@@ -201,6 +238,12 @@ class KeyListing(Listing):
         """See Listing."""
         marks = len(self._marks) * (MARK_BYTES + len(self.next_token or ""))
         return super().held_bytes + self._text_bytes + marks + self._before.held_bytes
+
+    def told_until_s(self, number: int) -> float:
+        """See Listing. Later pages may be believed for longer, where there are many."""
+        if self.distrusted or not self._marks:
+            return self.expires_s
+        return self.expires_s + max(0.0, self.mark(number).asked_s - self.begun_s)
 
     def trim(self, until: int) -> bool:
         """See Listing. One page is given up, or all where nobody reads what is left."""
@@ -250,7 +293,14 @@ class KeyListing(Listing):
 
     def _mark_page(self) -> None:
         self._marks.append(
-            Mark(self.end, self.next_token, tuple(self._held_back), self._passed, self._last)
+            Mark(
+                self.end,
+                self.next_token,
+                tuple(self._held_back),
+                self._passed,
+                self._last,
+                self.asked_s,
+            )
         )
         if len(self._marks) > MARKS_MAX:
             self._marks[:-MARKS_RECENT] = self._marks[:-MARKS_RECENT:2]
@@ -271,23 +321,41 @@ class KeyListing(Listing):
     def _emit(self, found: Iterable[tuple[bytes, ListedObject | None]]) -> None:
         directories = {name[:-1] for name, listed in found if listed is None}
         waiting, self._held_back = self._held_back, []
-        for name, listed in [*waiting, *found]:
+        rows: Iterable[tuple[bytes, ListedObject | Node | None]] = [*waiting, *found]
+        if ours := self._passed_ours():
+            rows = _merged(rows, ours)
+        for name, listed in rows:
             if name.removesuffix(b"/") in self._reserved:
                 continue
             if listed is None:
                 self._show(name[:-1], None, self.prefix + name.decode())
+            elif not isinstance(listed, ListedObject):
+                self.show(listed)
             elif name in directories:
                 self.hidden.add(listed.key)
-            elif self.passed(name):
+            elif self._has_passed(name):
                 self._show(name, listed, listed.key)
             else:
                 self._held_back.append((name, listed))
+        if self.complete:
+            self._tail = self.end
+            late = [node for node in self._ours.values() if node is not None]
+            self._ours.clear()
+            self._ours_next.clear()
+            for node in late:
+                self.show(node)
+
+    def _passed_ours(self) -> dict[bytes, Node | None]:
+        """What we have changed, as far as pages have passed it by now: they say no more of it."""
+        ours: dict[bytes, Node | None] = {}
+        passed = _BEYOND if self.complete else self._passed
+        while self._ours_next and self._ours_next[0][0] <= passed:
+            _, name = heapq.heappop(self._ours_next)
+            ours[name] = self._ours.pop(name)
+        return ours
 
     def _show(self, name: bytes, listed: ListedObject | None, key: str) -> None:
         if name in self._ours:
-            ours = self._ours[name]
-            if self.is_resumed and ours is not None and self.find(name) is None:
-                self.show(ours)
             return
         if not is_file_name(name):
             self.hidden.add(key)
@@ -297,6 +365,15 @@ class KeyListing(Listing):
             return
         assert self._make_node is not None
         self.show(self._make_node(name, listed))
+
+
+def _merged(
+    rows: Iterable[tuple[bytes, ListedObject | Node | None]], ours: Mapping[bytes, Node | None]
+) -> list[tuple[bytes, ListedObject | Node | None]]:
+    """Rows with our own nodes among them, and without the rows that have their names."""
+    merged = [row for row in rows if row[0].removesuffix(b"/") not in ours]
+    merged += [(_sort_key(node), node) for node in ours.values() if node is not None]
+    return sorted(merged, key=lambda row: row[0])
 
 
 def _sort_key(node: Node) -> bytes:

@@ -82,6 +82,7 @@ class KeysView:
         """See View."""
         assert isinstance(listing, KeyListing)
         store = listing.directory.site.store
+        listing.asked_s = trio.current_time()
         await self._take(listing, await store.list_page(listing.prefix, token=listing.next_token))
 
     async def _take(self, listing: KeyListing, page: ListPage) -> None:

@@ -1,6 +1,6 @@
 """One directory as its pages show it, whatever view reads the pages. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from stsfs.errors import StsfsError
@@ -13,7 +13,7 @@ HIDDEN_MAX = 1000
 """Hidden entries remembered by name, per directory; beyond that they are only counted."""
 
 LISTING_BYTES = 2048
-ENTRY_BYTES = 512
+ENTRY_BYTES = 576
 """What a listing takes in memory, and each of its entries, beside the texts of both: as measured,
 with the places in tables."""
 
@@ -113,6 +113,10 @@ class Listing:
         """All entries shown so far, by name."""
         return self._by_name
 
+    def nodes(self) -> Iterator[Node]:
+        """All entries that are kept, and those that will be shown."""
+        return iter(self.entries)
+
     def show(self, node: Node) -> None:
         """A page has one entry more."""
         self._by_name[node.name] = node
@@ -161,6 +165,10 @@ class Listing:
         """Memory that it takes, about."""
         names = len(self.entries) * (ENTRY_BYTES + len(self.directory.prefix))
         return LISTING_BYTES + names + self.hidden.held_bytes
+
+    def told_until_s(self, number: int) -> float:
+        """Until when (trio's clock) the entry of a number may be believed."""
+        return self.expires_s
 
     def trim(self, until: int) -> bool:
         """Give up entries before a number, the first of them; whether there were any to give up.

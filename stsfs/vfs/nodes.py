@@ -140,7 +140,7 @@ class File:
 Node = Directory | File
 
 
-NODE_BYTES = 768
+NODE_BYTES = 704
 """What the kernel's knowing a node takes in memory here, beside the texts: as measured, with the
 node itself and its places in tables. The kernel takes more than that."""
 

@@ -189,6 +189,8 @@ class Tree:
         changed since.
         """
         assert isinstance(listing, KeyListing)
+        if listing.is_past_pages(start):
+            return listing, listing.end
         new = self._keys.resume(listing, start if last is None else start - 1)
         self.listed.hold(new)
         try:

@@ -192,9 +192,10 @@ class Vfs:
             self._tree.listed.let_go(opened.listing)
             opened.listing = listing
 
-    def entry_ttl_s(self, handle: int) -> float:
-        """For how long the entries of an open directory may be believed."""
-        return max(0.0, self._directories[handle].listing.expires_s - trio.current_time())
+    def entry_ttl_s(self, handle: int, position: int) -> float:
+        """For how long the entries of an open directory from a position on may be believed."""
+        listing = self._directories[handle].listing
+        return max(0.0, listing.told_until_s(max(position, listing.first)) - trio.current_time())
 
     def close_directory(self, handle: int) -> None:
         """End of a directory handle."""
