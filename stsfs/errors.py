@@ -5,17 +5,40 @@ of the kernel sees, `cli.exit_codes` what the shell sees, `store.answers` and `s
 which answer of a service becomes which of these.
 """
 
+from collections.abc import Sequence
+
+from stsfs.redaction import redact
+
 
 class StsfsError(Exception):
-    """Base of all errors raised on purpose: a sentence, and what the user can do about it."""
+    """Base of all errors raised on purpose: a sentence, and what the user can do about it.
 
-    def __init__(self, sentence: str, *, remedy: str = "") -> None:
+    Both are redacted when they are looked at, and not when the error is made: most errors are
+    answers to lookups, which nobody reads. `details` are lines that a command prints below both,
+    such as the paths that are meant.
+    """
+
+    def __init__(self, sentence: str, *, remedy: str = "", details: Sequence[str] = ()) -> None:
         super().__init__(sentence)
-        self.sentence = sentence
-        self.remedy = remedy
+        self._sentence = sentence
+        self._remedy = remedy
+        self.details = tuple(details)
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, without secrets."""
+        return redact(self._sentence)
+
+    @property
+    def remedy(self) -> str:
+        """What the user can do about it, without secrets; may be empty."""
+        return redact(self._remedy)
 
     def __str__(self) -> str:
         return joined(self.sentence, self.remedy)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.sentence!r})"
 
 
 # What a file system request can end with.
@@ -204,6 +227,10 @@ class AwsCredentialsMissing(StsfsError):
 
 class BadArgument(StsfsError):
     """The command line, an environment variable or a configuration file cannot be right."""
+
+
+class ForeignPath(BadArgument):
+    """A directory or a file that others own or can exchange, or that is of another kind."""
 
 
 class MountPointUnusable(StsfsError):

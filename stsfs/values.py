@@ -7,6 +7,8 @@ import math
 import re
 from urllib.parse import urlsplit
 
+from stsfs.redaction import redact
+
 SIZE_BYTES_MAX = (1 << 63) - 1
 """The largest offset that a file can have (off_t)."""
 
@@ -25,6 +27,8 @@ SHOWN_CHARS_MAX = 300
 """Of what others wrote, in a message: the error page of a proxy must not fill a screen."""
 
 _LOCATION = re.compile(r"s3://[^/\x00-\x20\x7f]+(?:/(.*[^/])?)?", re.DOTALL)
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_REGION = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _URL = re.compile(r"https?://[!-~]+")
 _HEADER = re.compile(r"[ -~]*")
 _WORD = re.compile(r"[!-~]*")
@@ -81,9 +85,14 @@ def server_url(text: str) -> str:
 
 
 def one_line(text: str, chars_max: int = SHOWN_CHARS_MAX) -> str:
-    """What somebody else wrote, as a part of a message: one printable line of bounded length."""
-    # Cut first, because a text may have megabytes; blanks at its beginning do not count.
-    line = " ".join(text.lstrip()[: 2 * chars_max].split())
+    """What somebody else wrote, as a part of a message: one printable line of bounded length.
+
+    It has no secrets: a server may quote the request that it refuses.
+    """
+    # Cut first, because a text may have megabytes; blanks at its beginning do not count. What is
+    # redacted has the whole of any secret that begins in what is shown.
+    whole = redact(text.lstrip()[: 2 * chars_max + TEXT_CHARS_MAX])
+    line = " ".join(whole[: 2 * chars_max].split())
     shown = "".join(char if char.isprintable() else "?" for char in line[:chars_max])
     return shown if len(line) < chars_max else f"{shown}..."
 
@@ -96,6 +105,20 @@ def key(text: str, prefix: str, *, is_shown: bool = True, bytes_max: int = KEY_B
         raise ValueError("it lies outside the location")
     if is_shown:
         path(text.removeprefix(prefix))
+    return text
+
+
+def bucket_name(text: str) -> str:
+    """The name of a bucket, by S3's rules of today or of its first years."""
+    if not _BUCKET.fullmatch(text) or set(text) == {"."}:
+        raise ValueError("it is not the name of a bucket")
+    return text
+
+
+def region_name(text: str) -> str:
+    """The name of a region of AWS, which may become a part of a host's name."""
+    if not _REGION.fullmatch(text):
+        raise ValueError("it is not the name of a region")
     return text
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
-def serve_mount(config, manager, ready):
+def serve_mount(config, point, manager, ready):
     from stsfs.errors import TokenRejected
 
     if config.location == "stub:refused":

@@ -16,6 +16,7 @@ from stsfs.cli.exit_codes import exit_code
 from stsfs.cli.location_options import locations_of
 from stsfs.cli.main import main
 from stsfs.cli.mount import make_config, mount
+from stsfs.fuse.mount_point import MountPoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -144,9 +145,9 @@ def test_checking_a_mount_needs_no_event_loop_before_the_fork():
 def parsed(monkeypatch, tmp_path):
     """The config that a command line leads to."""
     seen = []
-    monkeypatch.setattr("stsfs.cli.mount.check_mount_point", lambda path: None)
+    monkeypatch.setattr("stsfs.cli.mount.check_mount_point", lambda path: MountPoint(path, -1))
     monkeypatch.setattr("stsfs.cli.mount.check_fuse", lambda *, allow_other: None)
-    monkeypatch.setattr("stsfs.cli.mount.run_in_background", lambda body, log_file: 0)
+    monkeypatch.setattr("stsfs.cli.mount.run_in_background", lambda *_, kept: 0)
 
     def remember(options):
         seen.append(make_config(options))

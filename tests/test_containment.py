@@ -31,6 +31,7 @@ from stsfs.entities.location import EntityLocation
 from stsfs.entities.objects import Objects
 from stsfs.errors import StoreFailure
 from stsfs.fuse import session
+from stsfs.fuse.mount_point import MountPoint
 from stsfs.fuse.session import Session
 from tests.fakes import MemoryStore, pattern
 
@@ -159,12 +160,14 @@ async def test_an_inventory_that_meets_a_bug_leaves_the_location(nursery, bugs):
     nursery.cancel_scope.cancel()
 
 
-async def test_a_mount_that_cannot_start_a_child_ends_all_the_same(monkeypatch, caplog):
+async def test_a_mount_that_cannot_start_a_child_ends_all_the_same(monkeypatch, caplog, tmp_path):
     async def no_more(*arguments, **options):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(session.trio, "run_process", no_more)
-    await Session("/nowhere").unmount()
+    with MountPoint.open(tmp_path) as point:
+        point.mounted_id = point.below_id
+        await Session(point).unmount()
     assert "Too many open files" in caplog.text
 
 

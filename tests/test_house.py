@@ -107,6 +107,48 @@ STARTS_TASKS = {
 }
 """Modules that start tasks which the supervisor does not contain, and why that is right."""
 
+PRINTS = {
+    "stsfs/cli/output.py": "all that commands print, shown as a terminal can take it",
+    "stsfs/cli/tables.py": "parts that show their text in the same way",
+    "stsfs/cli/verify_progress.py": "a bar of numbers",
+    "stsfs/cli/walk_progress.py": "a bar of numbers",
+    "stsfs/cli/upload_progress.py": "a bar of numbers",
+    "stsfs/cli/reporting.py": "stdout after its reader is gone: a descriptor",
+    "stsfs/daemon/logs.py": "log lines, which its formatter shows as one line each",
+    "stsfs/daemon/spawn.py": "flushes what there is before it forks",
+    "stsfs/demo/narrator.py": "the words of the demonstration, which shows its output line by line",
+}
+"""Modules that may know rich, click's printing, stdout and stderr, and why that is right."""
+
+PRINTING_OF_CLICK = {"echo", "secho", "echo_via_pager", "prompt", "confirm", "style", "edit"}
+
+
+def prints(node):
+    """Whether it is a way to a terminal."""
+    match node:
+        case ast.Call(func=ast.Name(id="print" | "input")):
+            return True
+        case ast.Attribute(value=ast.Name(id="click"), attr=name):
+            return name in PRINTING_OF_CLICK
+        case ast.Attribute(
+            value=ast.Name(id="sys"), attr="stdout" | "stderr" | "__stdout__" | "__stderr__"
+        ):
+            return True
+        case ast.ImportFrom(module="sys" | "click", names=names):
+            return any(each.name in {*PRINTING_OF_CLICK, "stdout", "stderr"} for each in names)
+        case ast.ImportFrom(module=str(name)):
+            return name.partition(".")[0] == "rich"
+        case ast.Import(names=names):
+            return any(each.name.partition(".")[0] == "rich" for each in names)
+    return False
+
+
+def test_what_comes_from_outside_reaches_terminals_by_one_way():
+    printing = {place(path) for path, node in nodes(MODULES) if prints(node)}
+    assert printing - PRINTS.keys() == set()
+    assert PRINTS.keys() - printing == set(), "these need no reason any more"
+
+
 SUPERVISED = {"contained", "kept_running"}
 
 

@@ -31,7 +31,7 @@ async def connected(script, tls=None, server_tls=None):
 
 
 async def whole_body(connection, head):
-    return b"".join([piece async for piece in connection.body(head)])
+    return b"".join([piece async for piece in connection.body(head, 1 << 20)])
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ async def connected(script, contexts=(None, None)):
 
 
 async def whole_body(connection, head):
-    return b"".join([piece async for piece in connection.body(head)])
+    return b"".join([piece async for piece in connection.body(head, 1 << 20)])
 
 
 async def test_a_body_of_any_size_arrives_whole_and_is_told_byte_for_byte(contexts):

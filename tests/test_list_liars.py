@@ -45,8 +45,9 @@ async def all_keys(store, prefix):
         (page(prefixes=["p/a"]), "'p/a' as a common prefix"),
         (page(prefixes=["p/"]), "'p/' as a common prefix"),
         (page(*(f"p/{n:05}" for n in range(3000))), "Asked for 1000 keys, it lists 3000"),
-        (page(*"x" * 20_000), "more than 10000 rows"),
-        (with_length(NO_KEYS.format(ROW.replace("1</S", "-1</S")).encode()), "size or date"),
+        (page(*(f"p/{n:05}" for n in range(8000))), "Asked for 1000 keys, it lists 8000"),
+        (page(*"x" * 20_000), "more XML elements"),
+        (with_length(NO_KEYS.format("<a/>" * 11_000).encode()), "more than 10000 rows"),
     ],
 )
 async def test_a_page_that_contradicts_the_request_is_an_error_that_says_so(answer, reason):
@@ -89,7 +90,7 @@ async def test_the_first_keys_are_gathered_from_pages_of_one():
 async def test_empty_pages_without_end_are_an_error(monkeypatch):
     monkeypatch.setattr(paging, "EMPTY_PAGES_MAX", 20)
     async with Asked(*(page(token=f"t{number}") for number in range(30))) as asked:
-        with pytest.raises(StoreFailure, match=r"20 pages .* in a row were empty"):
+        with pytest.raises(StoreFailure, match=r"20 pages .* in a row had nothing"):
             await asked.store.list_page("p/")
 
 
@@ -107,8 +108,86 @@ async def test_tokens_that_go_round_in_a_circle_are_an_error():
             await all_keys(asked.store, "p/")
 
 
-async def test_keys_that_are_not_utf8_make_no_listing_unreadable():
-    said = "<EncodingType>url</EncodingType>"
-    rows = "".join(ROW.format(key) for key in ("p/%FF", "p/%FF1", "p/%80", "p/b"))
-    async with Asked(with_length(NO_KEYS.format(said + rows).encode())) as asked:
-        assert len((await asked.store.list_page("p/")).objects) == 4
+BAD_ROWS = [
+    (ROW.format("p/%FF"), "p/\ufffd", "its key is not UTF-8"),
+    (ROW.format("p/%80").replace("<ETag>e", "<ETag>f"), "p/\ufffd", "its key is not UTF-8"),
+    (ROW.format("p/a" + "x" * 1022), "p/a" + "x" * 1021, "more than 1024 bytes"),
+    (ROW.format("p/a").replace("1</S", "-1</S"), "p/a", "its size is no number"),
+    (ROW.format("p/a").replace("1</S", "1_0</S"), "p/a", "its size is no number"),
+    (ROW.format("p/a").replace("1</S", "\u0661</S"), "p/a", "its size is no number"),
+    (ROW.format("p/a").replace("1</S", "</S"), "p/a", "its size is no number"),
+    (ROW.format("p/a").replace("1</S", f"{2**63}</S"), "p/a", "out of range"),
+    (ROW.format("p/a").replace("1</S", "9" * 5000 + "</S"), "p/a", "digits"),
+    (ROW.format("p/a").replace("2024", "99999"), "p/a", "Invalid isoformat"),
+    (ROW.format("p/a").replace("<ETag>e", "<ETag>&#10;a&#10;X-Evil: 1"), "p/a", "ETag"),
+    (ROW.format("p/a").replace("<ETag>e", '<ETag>"e", "f"'), "p/a", "ETag"),
+    (ROW.format("p/a") .replace("</ETag>", "</ETag><StorageClass>a&#10;b</StorageClass>"), "p/a",
+     "sent in a header"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "key", "why"), BAD_ROWS)
+async def test_a_row_that_makes_no_sense_is_told_as_such_and_the_others_are_listed(row, key, why):
+    rows = ROW.format("p/0") + row + ROW.format("p/b%20c")
+    said = "<EncodingType>url</EncodingType>" + rows
+    async with Asked(with_length(NO_KEYS.format(said).encode())) as asked:
+        found = await asked.store.list_page("p/")
+        assert [each.key for each in found.objects] == ["p/0", "p/b c"]
+        assert list(found.unusable) == [key]
+        assert why in found.unusable[key]
+
+
+async def test_common_prefixes_that_no_path_can_name_are_told_as_such():
+    shared = ["p/%FF/", "p/a/", "p/" + "x" * 1023 + "/"]
+    async with Asked(page(prefixes=shared, token="")) as asked:
+        found = await asked.store.list_page("p/")
+    assert found.prefixes == ["p/%FF/", "p/a/"]  # not encoded: it is what it says
+    assert list(found.unusable.values()) == ["its key has more than 1024 bytes"]
+
+
+async def test_a_key_that_a_server_could_not_write_down_is_told_as_such():
+    async with Asked(page("p/a\ufffd", "p/a\ufffd", "p/b")) as asked:
+        found = await asked.store.list_page("p/")
+    assert [each.key for each in found.objects] == ["p/b"]
+    assert list(found.unusable) == ["p/a\ufffd"]
+
+
+async def test_what_is_unusable_on_pages_without_anything_else_is_not_forgotten():
+    async with Asked(
+        page("p/\ufffd", token="1"), page("p/\ufffd2", token="2"), page("p/z")
+    ) as asked:
+        found = await asked.store.list_page("p/")
+        assert [each.key for each in found.objects] == ["p/z"]
+        assert list(found.unusable) == ["p/\ufffd", "p/\ufffd2"]
+        assert asked.count == 3
+
+
+async def test_whoever_must_know_all_that_is_there_hears_of_what_is_unusable():
+    bad = ROW.format("p/a").replace("1</S", "-1</S")
+    async with Asked(with_length(NO_KEYS.format(bad).encode())) as asked:
+        for ask in (first_keys(asked.store, "p/", 2), object_at(asked.store, "p/a"),
+                    all_keys(asked.store, "p/")):  # fmt: skip
+            with pytest.raises(StoreFailure, match=r"What is at 'p/a' cannot be told: .* size"):
+                await ask
+        assert await object_at(asked.store, "p/") is None
+
+
+async def test_a_continuation_that_cannot_be_sent_is_refused():
+    async with Asked(page("p/a", token="x" * 20_000)) as asked:
+        with pytest.raises(StoreFailure, match="too long to be sent"):
+            await asked.store.list_page("p/")
+
+
+async def test_a_page_that_was_compressed_is_refused_in_words():
+    async with Asked(with_length(b"\x1f\x8b\x08\0", b"Content-Encoding: gzip")) as asked:
+        with pytest.raises(StoreFailure, match="compresses what it was asked for"):
+            await asked.store.list_page("p/")
+        assert asked.count == 1
+
+
+async def test_a_page_whose_length_is_too_much_is_not_read():
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"
+    async with Asked(head) as asked:
+        with pytest.raises(StoreFailure, match="more than 8388608 bytes"):
+            await asked.store.list_page("p/")
+        assert asked.count == 1

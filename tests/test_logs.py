@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stsfs import redaction
 from stsfs.daemon import logs
-from stsfs.daemon.logs import JournalFormatter, RedactingFormatter, redact, register_secret
+from stsfs.daemon.logs import JournalFormatter, RedactingFormatter
+from stsfs.redaction import REDACTED, redact, register_secret
 
 ROOT = Path(__file__).parents[1]
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxMjM0NTYifQ.c2lnbmF0dXJl-_x"
@@ -19,7 +21,8 @@ SECRET_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE1"
 
 @pytest.fixture(autouse=True)
 def no_secrets_known(monkeypatch):
-    monkeypatch.setattr(logs, "_registered", {})
+    monkeypatch.setattr(redaction, "_registered", {})
+    monkeypatch.setattr(redaction, "_longest_first", ())
 
 
 def formatted(formatter, message, *args, exc_info=None, level=logging.INFO):
@@ -46,7 +49,7 @@ def formatted(formatter, message, *args, exc_info=None, level=logging.INFO):
     ],
 )
 def test_what_looks_like_a_secret_is_blanked(text):
-    assert logs.REDACTED in redact(text)
+    assert REDACTED in redact(text)
     for secret in ("abc.def", "SECRET", "IQoJ", "0123456789abcdef", "short/one", "eyJ", "wJalr"):
         assert secret not in redact(text).replace("aws_secret_access_key", "")
 
@@ -68,22 +71,22 @@ def test_ordinary_text_stays_as_it_is(text):
 
 @given(
     secret=st.text(
-        st.characters(min_codepoint=33, max_codepoint=126), min_size=logs.SECRET_CHARS_MIN
+        st.characters(min_codepoint=33, max_codepoint=126), min_size=redaction.SECRET_CHARS_MIN
     ),
     before=st.text(),
     after=st.text(),
 )
 def test_a_registered_value_passes_in_no_context(secret, before, after):
-    logs._registered.clear()
+    redaction._registered.clear()
     register_secret(secret)
-    if secret not in logs.REDACTED:
-        assert secret not in redact(f"{before}{secret}{after}").replace(logs.REDACTED, "")
+    if secret not in REDACTED:
+        assert secret not in redact(f"{before}{secret}{after}").replace(REDACTED, "")
 
 
 def test_a_registered_value_inside_another_does_not_betray_the_rest():
     register_secret("middle-part")
     register_secret("front-middle-part-back")
-    assert redact("x front-middle-part-back y") == f"x {logs.REDACTED} y"
+    assert redact("x front-middle-part-back y") == f"x {REDACTED} y"
 
 
 def test_short_and_missing_values_are_not_registered():
@@ -96,7 +99,7 @@ def test_short_and_missing_values_are_not_registered():
 def test_renewals_do_not_grow_the_list_for_ever():
     for number in range(1000):
         register_secret(f"secret-{number:04}")
-    assert len(logs._registered) == logs._REGISTERED_MAX
+    assert len(redaction._registered) == redaction._REGISTERED_MAX
     assert "secret-0999" not in redact("secret-0999")
 
 
@@ -109,13 +112,15 @@ def test_arguments_and_tracebacks_are_redacted():
             RedactingFormatter("%(message)s"), "got %s", "hunter2hunter2", exc_info=sys.exc_info()
         )
     assert "hunter2" not in text
-    assert f"got {logs.REDACTED}\nTraceback" in text
-    assert f"ValueError: bad {logs.REDACTED}" in text
+    assert f"got {REDACTED}\n    Traceback" in text
+    assert f"    ValueError: bad {REDACTED}" in text
 
 
 def test_each_line_for_the_journal_has_its_priority():
     formatter = JournalFormatter("%(message)s")
-    assert formatted(formatter, "a\nb", level=logging.CRITICAL) == "<2>a\n<2>b"
+    exc_info = (ValueError, ValueError("c"), None)
+    text = formatted(formatter, "a\nb", level=logging.CRITICAL, exc_info=exc_info)
+    assert text == "<2>a\\nb\n<2>    ValueError: c"
     levels = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
     assert [formatted(formatter, "x", level=n)[1] for n in levels] == ["3", "4", "6", "7"]
 

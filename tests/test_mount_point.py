@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stsfs import programs
 from stsfs.daemon import holders, mount_point, mount_probe, mountinfo
 from stsfs.daemon import unmount as unmounting
 from stsfs.daemon.mount_point import (
@@ -44,7 +45,7 @@ def ordinary_user(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(mount_point, "FUSE_DEVICE", Path(os.devnull))
     monkeypatch.setattr(mount_point, "FUSE_CONFIG", tmp_path / "fuse.conf")
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(programs, "SYSTEM_DIRECTORIES", (tmp_path,))
 
 
 def command(path, text):

@@ -11,9 +11,9 @@ import trio
 
 from stsfs.credentials.lease import LeaseStatus
 from stsfs.daemon import mount_probe, watchdog
-from stsfs.daemon.logs import register_secret
 from stsfs.daemon.notify import ServiceManager
 from stsfs.daemon.watchdog import keep_status, keep_watchdog, status_line
+from stsfs.redaction import register_secret
 
 
 @pytest.fixture

@@ -263,7 +263,7 @@ def test_saved_files_are_there_as_they_were_written_and_stay_in_the_list(
     assert told.exit_code == 0, told.output
     saved = tmp_path / "saved" / "dir" / "file"
     assert saved.read_bytes() == b"DA\0\0T\0\0\0"
-    assert stat.S_IMODE(saved.stat().st_mode) == 0o640
+    assert stat.S_IMODE(saved.stat().st_mode) == 0o600
     assert saved.stat().st_mtime_ns == 1_700_000_000_123_456_789
     assert os.listdir(saved.parent) == ["file"]
     assert [each.id for each in what_is_left(named)] == [left]

@@ -146,7 +146,7 @@ async def test_a_change_that_others_have_seen_and_gone_on_from_is_none(careless)
     store, ours, theirs = careless
 
     async def meanwhile(_):
-        for data in (b"theirs", b"theirs again"):
+        for data in (b"theirs", b"theirs-again"):
             listed = (await store.list_page(KEY)).objects[0]
             await put(theirs, KEY, data, Expected(listed.etag))
 

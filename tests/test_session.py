@@ -2,11 +2,13 @@
 
 import errno
 import struct
+from pathlib import Path
 
 import pytest
 
 from stsfs.errors import FuseUnavailable
 from stsfs.fuse import session
+from stsfs.fuse.mount_point import MountPoint
 from stsfs.fuse.session import MAX_BACKGROUND, Session
 
 PARALLEL_DIROPS = 1 << 18
@@ -59,7 +61,7 @@ async def test_a_connection_that_the_kernel_has_given_up_ends_the_session(monkey
         raise ExceptionGroup("", [OSError(errno.ECONNABORTED, "aborted")])
 
     monkeypatch.setattr(session.pyfuse3, "main", main)
-    await Session("/nowhere").serve()
+    await Session(MountPoint(Path("/nowhere"), -1)).serve()
 
 
 async def test_any_other_failure_of_the_loop_ends_it(monkeypatch):
@@ -68,4 +70,4 @@ async def test_any_other_failure_of_the_loop_ends_it(monkeypatch):
 
     monkeypatch.setattr(session.pyfuse3, "main", main)
     with pytest.raises(OSError, match="broken"):
-        await Session("/nowhere").serve()
+        await Session(MountPoint(Path("/nowhere"), -1)).serve()

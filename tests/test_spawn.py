@@ -26,7 +26,7 @@ try:
     pid = run_in_background(body, Path({log!r}))
     print(json.dumps({{"pid": pid}}))
 except StsfsError as exc:
-    print(json.dumps([type(exc).__name__, exc.sentence, exc.remedy]))
+    print(json.dumps([type(exc).__name__, exc.sentence, "\\n".join([exc.remedy, *exc.details])]))
 """
 
 

@@ -1,7 +1,8 @@
 """What `stsfs status` makes of a daemon's answer."""
 
 from stsfs.cli import status_view
-from stsfs.cli.tables import console, printable
+from stsfs.cli.tables import console
+from stsfs.shown import shown
 
 STATUS = {
     "location": "syn1",
@@ -54,7 +55,7 @@ def test_status_shows_all_that_the_daemon_says():
 
 def test_control_characters_of_keys_do_not_reach_the_terminal():
     assert "a\\x1b[31m[bold]b\\n" in rendered(STATUS)
-    assert printable("ü\udcff\t") == "ü\\udcff\\t"
+    assert shown("ü\udcff\t") == "ü\\udcff\\t"
 
 
 def test_status_of_a_daemon_that_says_little():

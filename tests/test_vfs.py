@@ -174,6 +174,22 @@ async def test_a_listing_from_before_a_replacement_does_not_bring_the_old_versio
     vfs.release(handle)
 
 
+async def test_a_repeated_open_does_not_find_what_was_confirmed_for_another_and_is_gone(
+    store, vfs, autojump_clock
+):
+    node = await look_up(vfs)
+    store.put("x", pattern("second", SIZE_BYTES))
+    with pytest.raises(StaleVersion):
+        await vfs.open(node.inode, 0, SOMEONE_ELSE)
+    assert await look_up(vfs, caller=SOMEONE_ELSE) is not node
+    store.put("x", NEW)
+    with pytest.raises(StaleVersion):
+        await vfs.open(node.inode, 0, CALLER)
+    handle = await opened(vfs)
+    assert bytes(await vfs.read(handle, 0, 4096)) == NEW[:4096]
+    vfs.release(handle)
+
+
 async def test_a_lookup_does_not_follow_replacements_for_ever(store, vfs, autojump_clock):
     node = await look_up(vfs)
     store.delete("x")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import trio
 
-from stsfs.errors import AccessDenied, StoreFailure, WriteConflict, sole
+from stsfs.errors import AccessDenied, StaleVersion, StoreFailure, WriteConflict, sole
 from stsfs.staging.directory import StagingDirectory
 from stsfs.store.object_store import Expected, Traits
 from stsfs.writer.moves import Mover
@@ -205,6 +205,64 @@ async def test_a_tree_whose_move_is_killed_is_put_right_at_the_next_mount(
     assert len(recovery.moves) == 1
     assert scene.journals() == []
     assert (await scene.recovered()).moves == []
+
+
+async def test_a_directory_that_is_moved_replaces_nothing_and_leaves_no_copies(scene):
+    put_tree(scene)
+    theirs = next(reversed(moved(TREE)))
+    scene.store.put(theirs, b"theirs")
+    with pytest.raises(WriteConflict):
+        await scene.move_tree()
+    assert scene.names() == TREE | {theirs: b"theirs"}
+    assert scene.journals() == []
+
+
+async def test_a_directory_that_another_client_moves_to_the_same_place_is_moved_once(scene):
+    put_tree(scene)
+    keys = list(TREE)
+
+    def the_same_by_another_client():
+        for key in keys:
+            scene.store.put(key.replace("base/a/", "base/b/"), TREE[key])
+            scene.store.delete(key)
+
+    page = await scene.store.list_page("base/a/", delimiter="")
+    the_same_by_another_client()
+    with pytest.raises((WriteConflict, StaleVersion)):
+        await scene.mover.move_tree(page.objects, "base/a/", "base/b/", **SMALL)
+    assert scene.names() == moved(TREE)
+
+
+async def test_a_copy_whose_source_another_client_has_moved_away_is_not_removed(scene):
+    put_tree(scene)
+    gone, *others = TREE
+    scene.script(
+        "copy", *[None] * (len(TREE) - 1), Fault(StoreFailure("503"), hold=(hold := Hold()))
+    )
+    async with trio.open_nursery() as nursery:
+
+        async def another_client():
+            await hold.reached()
+            while len(scene.names()) < 2 * len(TREE) - 1:
+                await trio.sleep(0)
+            scene.store.delete(gone)
+            hold.let_go()
+
+        nursery.start_soon(another_client)
+        with pytest.raises(StoreFailure):
+            await scene.move_tree()
+    kept = {key: TREE[key] for key in others}
+    assert scene.names() == kept | moved({gone: TREE[gone]})
+
+
+async def test_only_the_marker_of_the_empty_directory_at_the_target_is_replaced(scene):
+    put_tree(scene)
+    scene.store.put("base/b/", b"")
+    page = await scene.store.list_page("base/", delimiter="")
+    there = {each.key: each for each in page.objects}
+    below = [each for key, each in there.items() if key.startswith("base/a/")]
+    await scene.mover.move_tree(below, "base/a/", "base/b/", replaced=there["base/b/"], **SMALL)
+    assert scene.names() == moved(TREE)
 
 
 @pytest.mark.parametrize("step", range(len(TREE)))

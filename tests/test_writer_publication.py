@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from stsfs.errors import AccessDenied, StagingFull, StoreFailure
+from stsfs.errors import AccessDenied, StagingFull, StoreFailure, WriteConflict
 from stsfs.staging.record import Record
 from stsfs.staging.room import Room
 from stsfs.writer.recovery import publish_left
@@ -120,6 +120,17 @@ async def test_what_is_stored_beside_the_base_is_asked_for_once(staging, store):
             await file.publish()
         assert await closed(file)
         assert store.calls["traits"] == 1
+
+
+async def test_nothing_is_sent_when_the_base_is_seen_to_be_another_clients(staging, store):
+    async with on_stage(staging, store) as stage:
+        file = stage.over(store.put("base/a", b"abc"))
+        await file.write(0, b"XYZ")
+        store.put("base/a", b"theirs")
+        with pytest.raises(WriteConflict):
+            await file.publish()
+        assert store.calls["put"] == store.calls["create_upload"] == 0
+        assert stage.data() == b"theirs"
 
 
 async def test_two_lost_answers_one_after_the_other_are_no_conflict(staging, store):

@@ -1,6 +1,5 @@
 """`stsfs cache`: what lies in a cache directory, and how to be rid of it."""
 
-import json
 import sqlite3
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ import click
 
 from stsfs.cache.disk.directory import CacheDirectory, UnusableDirectory
 from stsfs.cache.disk.disk_cache import DiskCache
+from stsfs.cli import output
 from stsfs.cli.asking import ask_mount
 from stsfs.daemon import runtime_dir
 from stsfs.daemon.config import format_size
@@ -50,7 +50,7 @@ def info(directory: Path | None, as_json: bool) -> None:
         "mounts": users.get(found.path, []),
     }
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        output.tell_json(answer)
     else:
         _print(answer)
 
@@ -69,7 +69,7 @@ def clear(directory: Path | None) -> None:
         disk.close()
     except _TROUBLE as exc:
         raise _unusable(found, exc) from exc
-    click.echo(f"{format_size(cleared_bytes)} given up in {found.path}.")
+    output.tell(f"{format_size(cleared_bytes)} given up in {found.path}.")
 
 
 def _users() -> dict[Path, list[str]]:
@@ -107,7 +107,7 @@ def _unusable(directory: CacheDirectory, exc: BaseException) -> StoreFailure:
 
 
 def _print(answer: dict[str, Any]) -> None:
-    from stsfs.cli.tables import console, fields
+    from stsfs.cli.tables import Fields
 
     oldest = answer["oldest_use_unix_s"]
     rows = {
@@ -119,4 +119,4 @@ def _print(answer: dict[str, Any]) -> None:
     if oldest is not None:
         when = datetime.fromtimestamp(oldest, UTC).astimezone()
         rows["oldest use"] = when.strftime("%Y-%m-%d %H:%M")
-    console().print(fields(rows))
+    output.tell_parts([Fields(rows)])

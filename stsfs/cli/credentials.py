@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
+from stsfs.cli import output
 from stsfs.cli.credential_formats import FORMATS
 from stsfs.cli.location_options import location_options
 from stsfs.credentials.credential_cache import CredentialCache
 from stsfs.daemon import runtime_dir
 from stsfs.daemon.core_dumps import keep_memory_out_of_core_files
-from stsfs.daemon.logs import register_secret
 from stsfs.errors import BadArgument
 from stsfs.location.broker import obtain
 from stsfs.location.parse import parse_target
@@ -69,9 +69,7 @@ def credentials(
     keep_memory_out_of_core_files()
     target, cache = parse_target(location), None if no_cache else _open_cache()
     access = obtain(target, ResolveOptions(**who), cache)
-    register_secret(access.credentials.secret_access_key)
-    register_secret(access.credentials.session_token)
-    click.echo(FORMATS[form](access.location, access.credentials, section))
+    output.tell_text(FORMATS[form](access.location, access.credentials, section))
 
 
 def _open_cache() -> CredentialCache | None:
@@ -87,4 +85,4 @@ def _forget(location: str | None) -> None:
     target = None if location is None else str(parse_target(location))
     cache = _open_cache()
     count = 0 if cache is None else cache.forget(target)
-    click.echo(f"Forgotten: {count} {'set' if count == 1 else 'sets'} of credentials.")
+    output.tell(f"Forgotten: {count} {'set' if count == 1 else 'sets'} of credentials.")

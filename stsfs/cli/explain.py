@@ -1,12 +1,12 @@
 """`stsfs explain`: what a path in a mount is, and why it can or cannot be read or changed."""
 
 import errno
-import json
 import os
 from typing import Any
 
 import click
 
+from stsfs.cli import output
 from stsfs.cli.asking import ask_about, dead_remedy, dead_sentence, locate
 from stsfs.cli.path_type import MountedPath
 from stsfs.daemon.runtime_dir import KnownMount
@@ -26,12 +26,11 @@ def explain(path: str, as_json: bool) -> None:
         answer = ask_about(place, "explain")
     answer["mount_path"] = str(place.mount.record.mount_path)
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        output.tell_json(answer)
         return
     from stsfs.cli.path_view import explanation
-    from stsfs.cli.tables import console
 
-    console().print(explanation(answer))
+    output.tell_parts([explanation(answer)])
 
 
 def _of_dead(mount: KnownMount, inner: str) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """`stsfs find`: the files of a location for which a condition is true."""
 
-import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from stsfs.cli import output
 from stsfs.cli.asking import ask_mount, locate
 from stsfs.cli.location_options import location_options
 from stsfs.cli.pin import place_options
@@ -75,11 +74,9 @@ def find(location: str, condition: str, print0: bool, as_json: bool, **options: 
     if not found:
         _say("Nothing was found.")
     if as_json:
-        click.echo(json.dumps({"files": [_json(each) for each in found]}, indent=2))
+        output.tell_json({"files": [_json(each) for each in found]})
         return
-    end = b"\0" if print0 else b"\n"
-    sys.stdout.buffer.writelines(_bytes(each.path) + end for each in found)
-    sys.stdout.buffer.flush()
+    output.tell_data((_bytes(each.path) for each in found), end=b"\0" if print0 else b"\n")
 
 
 def _bytes(path: str) -> bytes:
@@ -88,7 +85,7 @@ def _bytes(path: str) -> bytes:
 
 
 def _say(sentence: str) -> None:
-    click.echo(f"stsfs: {sentence}", err=True)
+    output.warn(f"stsfs: {sentence}")
 
 
 def _json(found: "FoundFile") -> dict[str, object]:

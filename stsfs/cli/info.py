@@ -1,9 +1,8 @@
 """`stsfs info`: the object behind a path, and how much of it is cached."""
 
-import json
-
 import click
 
+from stsfs.cli import output
 from stsfs.cli.asking import ask_about, locate
 from stsfs.cli.path_type import MountedPath
 
@@ -17,9 +16,8 @@ def info(path: str, as_json: bool) -> None:
     answer = ask_about(place, "info")
     answer["mount_path"] = str(place.mount.record.mount_path)
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        output.tell_json(answer)
         return
     from stsfs.cli.path_view import description
-    from stsfs.cli.tables import console
 
-    console().print(description(answer))
+    output.tell_parts([description(answer)])

@@ -1,11 +1,11 @@
 """`stsfs list`: every mount of this user."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
 
+from stsfs.cli import output
 from stsfs.daemon import runtime_dir
 from stsfs.daemon.control_client import is_answering
 from stsfs.daemon.runtime_dir import KnownMount
@@ -24,11 +24,11 @@ def list_mounts(as_json: bool) -> None:
     states = _states(known)
     if as_json:
         rows = [_row(mount, state) for mount, state in zip(known, states, strict=True)]
-        click.echo(json.dumps(rows, indent=2))
+        output.tell_json(rows)
     elif known:
         _print_table(known, states)
     else:
-        click.echo("No mounts.", err=True)
+        output.warn("No mounts.")
 
 
 def _states(known: list[KnownMount]) -> list[str]:
@@ -48,11 +48,11 @@ def _row(mount: KnownMount, state: str) -> dict[str, Any]:
 
 
 def _print_table(known: list[KnownMount], states: list[str]) -> None:
-    from stsfs.cli.tables import console, grid, printable
+    from stsfs.cli.tables import Grid
 
-    table = grid("location", "path", "pid", "state")
+    table = Grid("location", "path", "pid", "state")
     for mount, state in zip(known, states, strict=True):
-        record, path = mount.record, printable(str(mount.record.mount_path))
+        record, path = mount.record, str(mount.record.mount_path)
         hints = {
             "dead": f"  (stsfs unmount {path})",
             NOT_ANSWERING: f"  (stsfs unmount --lazy {path})"
@@ -60,5 +60,5 @@ def _print_table(known: list[KnownMount], states: list[str]) -> None:
             else f"  (kill -KILL {record.pid})",
         }
         state_text = f"{state}{hints.get(state, '')}"
-        table.add_row(printable(record.location), path, str(record.pid), state_text)
-    console().print(table)
+        table.add_row(record.location, path, str(record.pid), state_text)
+    output.tell_parts([table])

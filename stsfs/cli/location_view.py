@@ -4,11 +4,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.text import Text
-
 from stsfs.cli.path_view import format_when
-from stsfs.cli.tables import grid, printable
+from stsfs.cli.tables import Grid, Line, Part, Stack
 from stsfs.daemon.config import format_size
 
 NOTHING_COMPARED = (
@@ -80,7 +77,7 @@ def synapse_rows(requests: dict[str, Any] | None) -> dict[str, str]:
     return rows
 
 
-def differences(answer: dict[str, Any]) -> Iterator[RenderableType]:
+def differences(answer: dict[str, Any]) -> Iterator[Part]:
     """Files whose object is missing or another one, and what is counted beside them."""
     places = answer.get("locations") or []
     compared = [
@@ -89,11 +86,11 @@ def differences(answer: dict[str, Any]) -> Iterator[RenderableType]:
         if (found := (place.get("entities") or {}).get("differences"))
     ]
     if not compared:
-        yield Text(NOTHING_COMPARED)
+        yield Line(NOTHING_COMPARED)
     for place, found in compared:
-        title = Text(printable(f"{place.get('label', '?')}: {_counts(found, hint=False)}."))
+        title = Line(f"{place.get('label', '?')}: {_counts(found, hint=False)}.")
         if named := found.get("named"):
-            yield Group(title, Text(), _named(named, found))
+            yield Stack(title, Line(), _named(named, found))
         else:
             yield title
 
@@ -135,21 +132,20 @@ def _counts(found: dict[str, Any], *, hint: bool = True) -> str:
     return ", ".join(parts) + ("; see --differences" if hint and (missing or other) else "")
 
 
-def _named(named: list[dict[str, Any]], found: dict[str, Any]) -> RenderableType:
-    table = grid("file", "name", "in Synapse", "in the bucket", "key")
-    for column in table.columns[2:4]:
-        column.justify = "right"
+def _named(named: list[dict[str, Any]], found: dict[str, Any]) -> Part:
+    numbers = ("in Synapse", "in the bucket")
+    table = Grid("file", "name", *numbers, "key", right=numbers)
     for each in named:
         table.add_row(
-            printable(str(each.get("entity_id", ""))),
-            printable(_name(each.get("name"))),
+            str(each.get("entity_id", "")),
+            _name(each.get("name")),
             _size(each.get("size_bytes"), "not told"),
             _size(each.get("object_bytes"), "no object"),
-            printable(str(each.get("object_key", ""))),
+            str(each.get("object_key", "")),
         )
     more = found.get("missing", 0) + found.get("other_size", 0) - len(named)
     when = f"Listed {format_when(found['as_of_unix_s'])}." if "as_of_unix_s" in found else ""
-    return Group(table, Text(f"and {more} more. {when}" if more > 0 else when))
+    return Stack(table, Line(f"and {more} more. {when}" if more > 0 else when))
 
 
 def _name(name: object) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from stsfs import __version__
+from stsfs.cli.output import presentable
 from stsfs.cli.reporting import remember_debug, reports_errors
 
 _COMMANDS = {
@@ -46,6 +47,13 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         return command
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the words before the command."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.ClickException as exc:
+            raise presentable(exc) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, its options' conversion included."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from stsfs.cli import mounted
+from stsfs.cli import mounted, output
 from stsfs.cli.location_options import location_options, locations_of
 from stsfs.cli.mount_options import contradiction, parse_mount_options
 from stsfs.cli.path_type import MountedPath
@@ -39,6 +39,7 @@ from stsfs.daemon.prices import read_prices
 from stsfs.daemon.runtime_dir import Claim
 from stsfs.daemon.spawn import Ready, run_in_background
 from stsfs.errors import BadArgument
+from stsfs.fuse.mount_point import MountPoint
 
 log = logging.getLogger(__name__)
 
@@ -208,20 +209,22 @@ def mount(ctx: click.Context, /, mount_options: tuple[str, ...], **options: Any)
     manager = ServiceManager.from_environment()
     with claimed(config.mount_path) as claim:
         if clear_dead_mount(config.mount_path):
-            click.echo(f"stsfs: cleared a dead mount away from {config.mount_path}", err=True)
-        check_mount_point(config.mount_path)
-        check_fuse(allow_other=config.allow_other)
-        if config.cache_dir is not None:
-            check_cache_dir(config.cache_dir)
-        if config.rw and config.staging_dir is not None:
-            check_staging_dir(config.staging_dir)
-        if config.foreground:
-            ctx.exit(_serve_in_foreground(config, manager, claim))
-        assert config.log_file is not None
-        run_in_background(
-            lambda ready: _serve_in_background(config, manager, ready), config.log_file
-        )
-    click.echo(mounted.printable(mounted.sentence(config, mounted.status_of(config))))
+            output.warn(f"stsfs: cleared a dead mount away from {config.mount_path}")
+        with check_mount_point(config.mount_path) as point:
+            check_fuse(allow_other=config.allow_other)
+            if config.cache_dir is not None:
+                check_cache_dir(config.cache_dir)
+            if config.rw and config.staging_dir is not None:
+                check_staging_dir(config.staging_dir)
+            if config.foreground:
+                ctx.exit(_serve_in_foreground(config, point, manager, claim))
+            assert config.log_file is not None
+            run_in_background(
+                lambda ready: _serve_in_background(config, point, manager, ready),
+                config.log_file,
+                kept=[point.descriptor],
+            )
+    output.tell(mounted.sentence(config, mounted.status_of(config)))
 
 
 def make_config(options: dict[str, Any]) -> MountConfig:
@@ -298,7 +301,9 @@ def _is_typed(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-def _serve_in_foreground(config: MountConfig, manager: ServiceManager, claim: Claim) -> int:
+def _serve_in_foreground(
+    config: MountConfig, point: MountPoint, manager: ServiceManager, claim: Claim
+) -> int:
     faulthandler.enable()  # a watchdog's SIGABRT shows where we hang
     if config.log_file is None:
         log_to_stderr(config.effective_log_level)
@@ -309,10 +314,12 @@ def _serve_in_foreground(config: MountConfig, manager: ServiceManager, claim: Cl
         claim.release()  # from here on the mount itself says that the place is taken
         manager.tell("READY=1")
 
-    return _serve(config, manager, announce)
+    return _serve(config, point, manager, announce)
 
 
-def _serve_in_background(config: MountConfig, manager: ServiceManager, ready: Ready) -> int:
+def _serve_in_background(
+    config: MountConfig, point: MountPoint, manager: ServiceManager, ready: Ready
+) -> int:
     assert config.log_file is not None
     log_to_file(config.log_file, config.effective_log_level)
 
@@ -320,13 +327,13 @@ def _serve_in_background(config: MountConfig, manager: ServiceManager, ready: Re
         manager.tell("READY=1", f"MAINPID={os.getpid()}")
         ready()
 
-    return _serve(config, manager, announce)
+    return _serve(config, point, manager, announce)
 
 
-def _serve(config: MountConfig, manager: ServiceManager, ready: Ready) -> int:
+def _serve(config: MountConfig, point: MountPoint, manager: ServiceManager, ready: Ready) -> int:
     if not config.debug:
         keep_memory_out_of_core_files()
     # Imported late, and in the background after the fork: event loop, SDKs, the whole program.
     from stsfs.daemon.serve import serve_mount
 
-    return serve_mount(config, manager, ready)
+    return serve_mount(config, point, manager, ready)

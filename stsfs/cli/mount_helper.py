@@ -3,6 +3,7 @@
 import getopt
 import sys
 
+from stsfs.cli import output
 from stsfs.cli.main import main as stsfs
 from stsfs.cli.mount_options import from_mount
 
@@ -32,5 +33,6 @@ def main() -> None:
 
 
 def _usage(reason: str) -> int:
-    sys.stderr.write(f"mount.stsfs: {reason}\n{USAGE}\n")
+    output.warn(f"mount.stsfs: {reason}")
+    output.warn(USAGE)
     return 2

@@ -51,15 +51,6 @@ def status_of(config: MountConfig) -> dict[str, Any] | None:
         return None  # the mount stands all the same
 
 
-def printable(text: str) -> str:
-    """The text as a terminal can show it: a reason may name a key."""
-    if text.isprintable():
-        return text
-    from stsfs.cli import tables  # slow to import, and hardly ever needed here
-
-    return tables.printable(text)
-
-
 def _is_s3(text: str) -> bool:
     try:
         return isinstance(parse_target(text), S3Target)

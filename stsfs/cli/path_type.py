@@ -1,9 +1,13 @@
-"""Paths on the command line that may lie in a mount whose daemon does not answer."""
+"""Paths on the command line: those that may lie in a mount whose daemon does not answer, and those
+of directories of ours."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import click
+
+from stsfs.owned_dir import resolved
 
 
 class MountedPath(click.Path):
@@ -20,3 +24,22 @@ class MountedPath(click.Path):
     ) -> Any:
         """The text, or a Path where path_type says so. Does not touch the file system."""
         return self.coerce_path_result(value)
+
+
+class OwnDirectory(click.Path):
+    """A directory that may have to be made, as a Path without symbolic links.
+
+    Links of other users are not followed: raises ForeignPath.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(
+        self,
+        value: "str | os.PathLike[str]",
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """The path."""
+        return resolved(Path(os.fsdecode(super().convert(value, param, ctx))))

@@ -3,15 +3,12 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.text import Text
-
-from stsfs.cli.tables import fields, printable
+from stsfs.cli.tables import Fields, Line, Part, Stack
 from stsfs.daemon.config import KIB, format_size
 from stsfs.errors import joined
 
 
-def explanation(answer: dict[str, Any]) -> RenderableType:
+def explanation(answer: dict[str, Any]) -> Part:
     """The answer of `explain`."""
     rows = {"what": _with_size(answer)}
     if answer["uri"] is not None:
@@ -26,10 +23,10 @@ def explanation(answer: dict[str, Any]) -> RenderableType:
     rows |= _known(answer)
     if credentials := answer["credentials"]:
         rows["credentials"] = _credentials(credentials)
-    return Group(Text(_whole_path(answer), style="bold"), fields(rows))
+    return Stack(Line(_whole_path(answer), style="bold"), Fields(rows))
 
 
-def description(answer: dict[str, Any]) -> RenderableType:
+def description(answer: dict[str, Any]) -> Part:
     """The answer of `info`."""
     rows = {"kind": answer["kind"], "location": answer["location"]}
     if answer["uri"] is not None:
@@ -41,10 +38,10 @@ def description(answer: dict[str, Any]) -> RenderableType:
             "ETag": answer["etag"] or "not known before it is opened",
             "storage class": answer["storage_class"] or "not told",
         }
-    rows |= {printable(name): value for name, value in answer["properties"].items()}
+    rows |= answer["properties"]
     rows["inode"] = str(answer["inode"])
     rows |= _known(answer)
-    return Group(Text(_whole_path(answer), style="bold"), fields(rows))
+    return Stack(Line(_whole_path(answer), style="bold"), Fields(rows))
 
 
 def format_when(unix_s: float) -> str:
@@ -53,7 +50,7 @@ def format_when(unix_s: float) -> str:
 
 
 def _whole_path(answer: dict[str, Any]) -> str:
-    return printable(f"{answer['mount_path']}{answer['path']}".rstrip("/"))
+    return f"{answer['mount_path']}{answer['path']}".rstrip("/")
 
 
 def _with_size(answer: dict[str, Any]) -> str:

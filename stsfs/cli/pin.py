@@ -1,12 +1,12 @@
 """`stsfs pin`: the state of a location as a lock file."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from stsfs.cli import output
 from stsfs.cli.location_options import location_options
 from stsfs.daemon.config import PlaceOptions, format_size
 from stsfs.daemon.core_dumps import keep_memory_out_of_core_files
@@ -35,11 +35,12 @@ LEFT_OUT_SHOWN = 20
 )
 @click.option(
     "--output",
+    "output_path",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write to this file, in one step.  [default: stdout]",
 )
 @location_options
-def pin(location: str, skip_unreadable: bool, output: Path | None, **options: Any) -> None:
+def pin(location: str, skip_unreadable: bool, output_path: Path | None, **options: Any) -> None:
     """Write down which version of which file LOCATION has now (syn12345 or s3://bucket/prefix).
 
     The lock file that comes out can be mounted like a location, by everyone with access:
@@ -63,14 +64,13 @@ def pin(location: str, skip_unreadable: bool, output: Path | None, **options: An
             return await pinning.pin(wanted, told, skip_unreadable=skip_unreadable)
 
         pinned = trio.run(run)
-    if output is None:
+    if output_path is None:
         # As it is, whatever the locale: a lock is UTF-8.
-        sys.stdout.buffer.writelines(line.encode() for line in render(pinned.lock))
-        sys.stdout.buffer.flush()
+        output.tell_data(line.removesuffix("\n").encode() for line in render(pinned.lock))
     else:
-        pinning.write_lock(output, pinned.lock)
+        pinning.write_lock(output_path, pinned.lock)
     for line in _summary(pinned):
-        click.echo(line, err=True)
+        output.warn(line)
 
 
 def place_options(location: str, **options: Any) -> PlaceOptions:

@@ -1,6 +1,5 @@
 """`stsfs recover`: what was written and has not reached S3, and what to do with it."""
 
-import json
 import re
 import time
 from collections.abc import Sequence
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stsfs.cli import recover_view
+from stsfs.cli import output, recover_view
 from stsfs.cli.location_options import location_options
+from stsfs.cli.path_type import OwnDirectory
 from stsfs.daemon import locks, mountinfo, staging_dirs
 from stsfs.daemon.config import PlaceOptions
 from stsfs.daemon.core_dumps import keep_memory_out_of_core_files
@@ -22,7 +22,7 @@ from stsfs.staging.left import Left, LeftBehind
 if TYPE_CHECKING:
     from stsfs.daemon.recovering import Done
 
-_DIRECTORY = click.Path(file_okay=False, resolve_path=True, path_type=Path)
+_DIRECTORY = OwnDirectory()
 _ID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -104,13 +104,13 @@ def recover(
         staging_dirs.forget(forget_dir)
     looked = staging_dirs.look() if staging_dir is None else staging_dirs.look_at(staging_dir)
     for trouble in looked.troubles:
-        click.echo(f"stsfs: {trouble}", err=True)
+        output.warn(f"stsfs: {trouble}")
     found = _chosen(looked.left, what)
     if older_than is not None:
         latest_unix_s = time.time() - older_than
         found = [each for each in found if each.changed_unix_s <= latest_unix_s]
     if as_json:
-        click.echo(json.dumps(recover_view.answer(found, looked), indent=2))
+        output.tell_json(recover_view.answer(found, looked))
     elif upload or discard or save is not None:
         ids = {each for each in what if _ID.fullmatch(each)}
         found = _usable(found, ids, upload=upload, saving=save is not None)
@@ -129,14 +129,12 @@ def recover(
 
 def _print(found: Sequence[Left], looked: staging_dirs.Looked) -> None:
     if found:
-        from stsfs.cli.tables import console
-
-        console().print(recover_view.table(found))
+        output.tell_parts([recover_view.table(found)])
         for line in recover_view.advice(found):
-            click.echo(line)
+            output.tell(line)
         return
     for line in recover_view.nothing(looked):
-        click.echo(line)
+        output.tell(line)
 
 
 def _chosen(found: Sequence[Left], what: Sequence[str]) -> list[Left]:
@@ -196,7 +194,7 @@ def _usable(found: Sequence[Left], ids: set[str], *, upload: bool, saving: bool)
             continue
         doubt = recover_view.doubt(each)
         if upload and doubt and each.id not in ids:
-            click.echo(f"{each.id} is left alone ({doubt}): name it to upload it.", err=True)
+            output.warn(f"{each.id} is left alone ({doubt}): name it to upload it.")
             continue
         usable.append(each)
     return usable
@@ -221,7 +219,7 @@ def _act(
 ) -> None:
     """Do it, and say what came of each; ends with the error of the first that went wrong."""
     if not found:
-        click.echo("There is nothing to do.")
+        output.tell("There is nothing to do.")
         return
     keep_memory_out_of_core_files()
     # Imported late: event loop, SDKs, the whole program.
@@ -254,9 +252,9 @@ def _act(
 def _tell(done: "Done") -> None:
     name = f"{done.left.id} {recover_view.name(done.left)}"
     if done.error is None:
-        click.echo(f"{name}: {done.sentence}")
+        output.tell(f"{name}: {done.sentence}")
     else:
-        click.echo(f"{name}: {joined(done.error.sentence, done.error.remedy)}", err=True)
+        output.warn(f"{name}: {joined(done.error.sentence, done.error.remedy)}")
 
 
 def _end(done: "Sequence[Done]") -> None:

@@ -12,7 +12,7 @@ from stsfs.staging.record import Record
 from stsfs.staging.spans import Spans
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from stsfs.cli.tables import Grid
 
 _STATES = {
     "writing": "half-written",
@@ -29,21 +29,19 @@ _MOVES = {
 }
 
 
-def table(found: Sequence[Left]) -> "Table":
+def table(found: Sequence[Left]) -> "Grid":
     """All that is left, oldest first."""
-    from rich.text import Text
+    from stsfs.cli.tables import Grid
 
-    from stsfs.cli.tables import grid, printable
-
-    rows = grid("id", "file", "size", "last change", "state")
+    rows = Grid("id", "file", "size", "last change", "state")
     for each in found:
         when = datetime.fromtimestamp(each.changed_unix_s, UTC).astimezone()
         rows.add_row(
             each.id,
-            Text(printable(name(each))),
+            name(each),
             format_size(_size_bytes(each)),
             when.strftime("%Y-%m-%d %H:%M"),
-            Text(printable(state(each))),
+            state(each),
         )
     return rows
 

@@ -1,9 +1,8 @@
 """`stsfs refresh`: forget what is known of a path, so that the next look sees the bucket."""
 
-import json
-
 import click
 
+from stsfs.cli import output
 from stsfs.cli.asking import ask_about, locate
 from stsfs.cli.path_type import MountedPath
 from stsfs.daemon.config import format_size
@@ -20,9 +19,9 @@ def refresh(path: str, as_json: bool) -> None:
     """
     dropped = ask_about(locate(path), "refresh")
     if as_json:
-        click.echo(json.dumps(dropped, indent=2))
+        output.tell_json(dropped)
     else:
-        click.echo(
+        output.tell(
             f"Forgotten: {_count(dropped['listings'], 'listing')},"
             f" {_count(dropped['kernel_entries'], 'name')} in the kernel,"
             f" {format_size(dropped['memory_bytes'])} in memory."

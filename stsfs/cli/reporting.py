@@ -10,8 +10,10 @@ from pathlib import Path
 
 import click
 
+from stsfs.cli import output
 from stsfs.cli.exit_codes import exit_code
 from stsfs.errors import StsfsError, sole
+from stsfs.shown import shown_below
 
 DEBUG_KEY = "stsfs.debug"
 """In click's Context.meta, which all nested contexts share."""
@@ -32,7 +34,9 @@ def reports_errors(ctx: click.Context) -> Iterator[None]:
     """
     try:
         yield
-    except (click.ClickException, click.exceptions.Exit, click.Abort):
+    except click.ClickException as wrong:
+        raise output.presentable(wrong) from None
+    except (click.exceptions.Exit, click.Abort):
         raise
     except BrokenPipeError:
         # Whoever read our output has seen enough; what is buffered must not be tried again.
@@ -41,9 +45,11 @@ def reports_errors(ctx: click.Context) -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as raised:  # noqa: BLE001 - the last stop of all errors
         exc = sole(raised)
         if ctx.meta.get(DEBUG_KEY):
-            click.echo(_redacted_traceback(raised), err=True, nl=False)
+            output.warn_below(_redacted_traceback(raised))
         for line in _words(exc):
-            click.echo(line, err=True)
+            output.warn(line)
+        for line in exc.details if isinstance(exc, StsfsError) else ():
+            output.warn_below(line)
         ctx.exit(exit_code(exc))
 
 
@@ -66,7 +72,7 @@ def _keep_traceback(exc: BaseException) -> Path | None:
         path = log_dir() / "errors.log"
         with open(path, "a", opener=open_private) as file:
             file.write(f"{datetime.now(UTC).isoformat()} {Path(sys.argv[0]).name}\n")
-            file.write(_redacted_traceback(exc))
+            file.write(f"{shown_below(_redacted_traceback(exc))}\n")
     except (OSError, StsfsError):
         return None
     return path
@@ -77,6 +83,6 @@ def _redacted_traceback(exc: BaseException) -> str:
 
 
 def _redact(text: str) -> str:
-    from stsfs.daemon.logs import redact
+    from stsfs.redaction import redact
 
     return redact(text)

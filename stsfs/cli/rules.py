@@ -1,12 +1,11 @@
 """`stsfs rules`: what may happen where, and why not."""
 
-import json
 from typing import Any
 
 import click
 import trio
 
-from stsfs.cli import rules_view
+from stsfs.cli import output, rules_view
 from stsfs.cli.asking import ask_about, locate
 from stsfs.cli.location_options import location_options
 from stsfs.daemon import locks
@@ -32,15 +31,13 @@ def rules(location: str | None, as_json: bool, markdown: bool, **who: Any) -> No
     place = None if location is None else _place(location, ResolveOptions(**who))
     told = [rule for rule in ROWS if place is None or rule.name in place["rules"]]
     if markdown:
-        click.echo(rules_view.markdown(told), nl=False)
+        output.tell_text(rules_view.markdown(told))
         return
     if as_json:
         rows = [rules_view.record(rule) for rule in told]
-        click.echo(json.dumps({"place": place, "rules": rows}, indent=2))
+        output.tell_json({"place": place, "rules": rows})
         return
-    from stsfs.cli.tables import console
-
-    console().print(rules_view.table(place, told))
+    output.tell_parts([rules_view.table(place, told)])
 
 
 def _place(location: str, options: ResolveOptions) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from stsfs.fuse.errno_table import reply_for
 from stsfs.rules.table import Rule
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from stsfs.cli.tables import Part
 
 _STORAGE = {
     "s3": "a place in S3; Synapse knows nothing of it",
@@ -53,20 +53,17 @@ def markdown(rules: Iterable[Rule]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def table(place: dict[str, Any] | None, rules: Iterable[Rule]) -> "RenderableType":
+def table(place: dict[str, Any] | None, rules: Iterable[Rule]) -> "Part":
     """What is known of a place, if there is one, above the rules; see `place_record`."""
-    from rich.console import Group
-    from rich.text import Text
+    from stsfs.cli.tables import Fields, Grid, Line, Stack
 
-    from stsfs.cli.tables import fields, grid, printable
-
-    shown = grid("rule", "answer", "what to do instead", "from")
+    table = Grid("rule", "answer", "what to do instead", "from")
     for rule in rules:
-        shown.add_row(rule.says.replace("`", ""), answer(rule), rule.remedy, rule.source)
+        table.add_row(rule.says.replace("`", ""), answer(rule), rule.remedy, rule.source)
     if place is None:
-        return shown
-    title = Text(printable(place["label"]), style="bold")
-    return Group(title, fields(dict(_known(place))), Text(), shown)
+        return table
+    title = Line(place["label"], style="bold")
+    return Stack(title, Fields(dict(_known(place))), Line(), table)
 
 
 def _is_of_mount(rule: Rule) -> bool:

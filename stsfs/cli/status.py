@@ -1,16 +1,16 @@
 """`stsfs status`: what a daemon says of itself."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from stsfs.cli import output
 from stsfs.cli.asking import ask_mount, choose
 from stsfs.cli.path_type import MountedPath
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from stsfs.cli.tables import Part
 
 
 @click.command()
@@ -27,22 +27,17 @@ def status(path: Path | None, hidden: bool, differences: bool, as_json: bool) ->
     """
     answer = ask_mount(choose(path), "status", hidden=hidden)
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        output.tell_json(answer)
     else:
         _print(answer, hidden=hidden, differences=differences)
 
 
 def _print(answer: dict[str, Any], *, hidden: bool, differences: bool) -> None:
     from stsfs.cli import location_view, status_view
-    from stsfs.cli.tables import console
 
-    parts: list[RenderableType] = []
+    parts: list[Part] = []
     if hidden:
         parts.append(status_view.hidden_entries(answer.get("hidden") or {}))
     if differences:
         parts += location_view.differences(answer)
-    screen = console()
-    for number, section in enumerate(parts or status_view.sections(answer)):
-        if number:
-            screen.print()
-        screen.print(section)
+    output.tell_parts(parts or status_view.sections(answer))

@@ -3,9 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.text import Text
-
 from stsfs.cli.cost_view import cost_rows
 from stsfs.cli.location_view import (
     credential_rows,
@@ -16,14 +13,14 @@ from stsfs.cli.location_view import (
     whole_place,
 )
 from stsfs.cli.path_view import format_when
-from stsfs.cli.tables import fields, grid, printable
+from stsfs.cli.tables import Fields, Grid, Line, Part, Stack
 from stsfs.daemon.config import format_size
 from stsfs.errors import joined
 
 BUGS_SHOWN = 5
 
 
-def sections(answer: dict[str, Any]) -> Iterator[RenderableType]:
+def sections(answer: dict[str, Any]) -> Iterator[Part]:
     """Mount, locations, credentials, requests, cost, caches, open files and errors, in this order.
 
     Where there are several locations each has a section of its own, with its credentials.
@@ -33,22 +30,22 @@ def sections(answer: dict[str, Any]) -> Iterator[RenderableType]:
     synapse = synapse_rows(answer.get("synapse_requests"))
     if len(places) > 1:
         for title, rows in map(whole_place, places):
-            yield _titled(printable(title), fields(rows))
+            yield _titled(title, Fields(rows))
     elif places:
         synapse = entity_rows(places[0].get("entities")) | synapse
     if synapse:
-        yield _titled("Synapse", fields(synapse))
+        yield _titled("Synapse", Fields(synapse))
     if (credentials := answer.get("credentials")) and len(places) <= 1:
-        yield _titled("Credentials", fields(credential_rows(credentials)))
+        yield _titled("Credentials", Fields(credential_rows(credentials)))
     if requests := answer.get("requests"):
         yield _titled("Requests", _requests(requests, answer.get("throttled", 0)))
     if cost := answer.get("cost"):
-        yield _titled("Cost", fields(cost_rows(cost, answer.get("region"))))
+        yield _titled("Cost", Fields(cost_rows(cost, answer.get("region"))))
     if cache := answer.get("cache"):
         rows = _cache(cache) | _names(answer.get("names")) | _disk(answer.get("disk_cache"))
-        yield _titled("Cache", fields(rows))
+        yield _titled("Cache", Fields(rows))
     for title, server in _servers(answer.get("writing")):
-        yield _titled(title, fields(server_rows(server)))
+        yield _titled(title, Fields(server_rows(server)))
     if (writing := answer.get("writing")) and writing["files"]:
         yield _titled("Not in S3 yet", _written(writing))
     if handles := answer.get("handles"):
@@ -59,23 +56,23 @@ def sections(answer: dict[str, Any]) -> Iterator[RenderableType]:
         yield _titled("Last errors", _errors(last))
 
 
-def hidden_entries(hidden: dict[str, Any]) -> RenderableType:
+def hidden_entries(hidden: dict[str, Any]) -> Part:
     """The keys or entities that cannot be shown, and why; how many more there are."""
     if not hidden.get("count"):
-        return Text("Nothing is hidden in the directories listed now.")
-    table = grid("hidden entry", "because")
+        return Line("Nothing is hidden in the directories listed now.")
+    table = Grid("hidden entry", "because")
     for each in hidden.get("keys", []):
-        table.add_row(printable(each["key"]), printable(each["reason"]))
+        table.add_row(each["key"], each["reason"])
     if more := hidden.get("more"):
-        return Group(table, Text(f"and {more} more"))
+        return Stack(table, Line(f"and {more} more"))
     return table
 
 
-def _titled(title: str, body: RenderableType) -> Group:
-    return Group(Text(title, style="bold underline"), body)
+def _titled(title: str, body: Part) -> Part:
+    return Stack(Line(title, style="bold underline"), body)
 
 
-def _mount(answer: dict[str, Any], *, several: bool) -> RenderableType:
+def _mount(answer: dict[str, Any], *, several: bool) -> Part:
     rows = _told(answer, ("location", "location"))
     if not several:
         rows |= _told(answer, ("bucket", "uri")) | view_rows(answer)
@@ -97,7 +94,7 @@ def _mount(answer: dict[str, Any], *, several: bool) -> RenderableType:
         rows["max background"] = str(tuning["max_background"])
     if tuning.get("could_not"):
         rows["could not"] = "; ".join(map(str, tuning["could_not"]))
-    return fields(rows)
+    return Fields(rows)
 
 
 def _told(answer: dict[str, Any], *names: tuple[str, str]) -> dict[str, str]:
@@ -105,10 +102,9 @@ def _told(answer: dict[str, Any], *names: tuple[str, str]) -> dict[str, str]:
     return {name: str(answer[key]) for name, key in names if answer.get(key) is not None}
 
 
-def _requests(requests: dict[str, Any], throttled: int) -> RenderableType:
-    table = grid("kind", "count", "received", "sent", "repeated", "failed")
-    for column in table.columns[1:]:
-        column.justify = "right"
+def _requests(requests: dict[str, Any], throttled: int) -> Part:
+    numbers = ("count", "received", "sent", "repeated", "failed")
+    table = Grid("kind", *numbers, right=numbers)
     for kind, numbers in requests.items():
         table.add_row(
             kind,
@@ -121,7 +117,7 @@ def _requests(requests: dict[str, Any], throttled: int) -> RenderableType:
     if not throttled:
         return table
     times = "once" if throttled == 1 else f"{throttled} times"
-    return Group(table, Text(f"S3 asked {times} to be asked less often."))
+    return Stack(table, Line(f"S3 asked {times} to be asked less often."))
 
 
 def _cache(cache: dict[str, Any]) -> dict[str, str]:
@@ -173,13 +169,12 @@ def _share(hit_bytes: int, miss_bytes: int, of_what: str) -> str:
     return f"{percent:.0f} % ({format_size(hit_bytes)} of {format_size(whole_bytes)} {of_what})"
 
 
-def _handles(handles: list[dict[str, Any]], count: int) -> RenderableType:
+def _handles(handles: list[dict[str, Any]], count: int) -> Part:
     """One line per stream; a file that is not read in sequence has one line of its own."""
-    table = grid("path", "size", "at", "window", "fetched ahead")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    numbers = ("size", "at", "window", "fetched ahead")
+    table = Grid("path", *numbers, right=numbers)
     for handle in handles:
-        path, size = printable(str(handle["path"])), format_size(handle["size_bytes"])
+        path, size = str(handle["path"]), format_size(handle["size_bytes"])
         streams = [stream for stream in handle["streams"] if stream["window_bytes"]]
         for stream in streams:
             table.add_row(
@@ -194,7 +189,7 @@ def _handles(handles: list[dict[str, Any]], count: int) -> RenderableType:
             how = "random" if handle["streams"] else "not read"
             table.add_row(path, size, "direct" if handle["direct"] else how, "", "")
     if count > len(handles):
-        return Group(table, Text(f"and {count - len(handles)} more"))
+        return Stack(table, Line(f"and {count - len(handles)} more"))
     return table
 
 
@@ -202,7 +197,7 @@ def _servers(writing: dict[str, Any] | None) -> Iterator[tuple[str, dict[str, An
     """Of each location that is written to: a title, and what is known of its server."""
     servers = (writing or {}).get("servers", [])
     for server in servers:
-        where = f" to {printable(str(server['label']))}" if len(servers) > 1 else ""
+        where = f" to {server['label']!s}" if len(servers) > 1 else ""
         yield f"Writing{where}", server
 
 
@@ -216,7 +211,7 @@ def server_rows(server: dict[str, Any]) -> dict[str, str]:
         rows["conditions"] = "; ".join(f"{each}: {', '.join(groups[each])}" for each in groups)
         rows["known by"] = _FOUND_BY.get(server["found_by"], str(server["found_by"]))
     if server.get("reason"):
-        rows["not all known"] = printable(str(server["reason"]))
+        rows["not all known"] = str(server["reason"])
     if not server.get("copies_parts", True):
         rows["large files"] = "what did not change is sent again: the server does not copy parts"
     if count := server.get("uploads_in_doubt"):
@@ -235,42 +230,42 @@ _FOUND_BY = {
 }
 
 
-def _written(writing: dict[str, Any]) -> RenderableType:
+def _written(writing: dict[str, Any]) -> Part:
     """What S3 has not got yet."""
-    table = grid("path", "size", "sent", "state", "why")
+    table = Grid("path", "size", "sent", "state", "why")
     for each in writing.get("pending", []):
         table.add_row(
-            printable(str(each["path"])),
+            str(each["path"]),
             format_size(each["size_bytes"]),
             format_size(each["sent_bytes"]),
             str(each["state"]),
-            printable(str(each["reason"])),
+            str(each["reason"]),
         )
     if (more := writing["files"] - len(writing.get("pending", []))) > 0:
-        return Group(table, Text(f"and {more} more"))
+        return Stack(table, Line(f"and {more} more"))
     return table
 
 
-def _bugs(bugs: dict[str, Any]) -> RenderableType:
+def _bugs(bugs: dict[str, Any]) -> Part:
     """How many, the latest ones, and what to do."""
-    table = grid("when", "in", "what")
+    table = Grid("when", "in", "what")
     for bug in bugs["latest"][:BUGS_SHOWN]:
         when = format_when(bug["when_unix_s"])
-        table.add_row(when, printable(str(bug["task"])), printable(str(bug["text"])))
-    where = "where stsfs logs to" if bugs["log_file"] is None else printable(bugs["log_file"])
+        table.add_row(when, str(bug["task"]), str(bug["text"]))
+    where = "where stsfs logs to" if bugs["log_file"] is None else bugs["log_file"]
     times = "once" if bugs["count"] == 1 else f"{bugs['count']} times"
     said = f"stsfs met a bug of its own {times}; the mount goes on without what it worked on then."
-    return Group(table, Text(f"{said} Please report it, with the tracebacks in the log: {where}"))
+    return Stack(table, Line(f"{said} Please report it, with the tracebacks in the log: {where}"))
 
 
-def _errors(last: list[dict[str, Any]]) -> RenderableType:
-    table = grid("when", "errno", "path", "why")
+def _errors(last: list[dict[str, Any]]) -> Part:
+    table = Grid("when", "errno", "path", "why")
     for error in last:
         why = joined(str(error.get("sentence", "")), str(error.get("remedy", "")))
         table.add_row(
             format_when(error["when_unix_s"]) if "when_unix_s" in error else "",
             str(error.get("errno", "")),
-            printable(str(error.get("path", ""))),
-            printable(why),
+            str(error.get("path", "")),
+            why,
         )
     return table

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from stsfs.cli import output
 from stsfs.cli.path_type import MountedPath
 from stsfs.cli.upload_progress import upload_progress
 from stsfs.daemon import mountinfo
@@ -40,7 +41,7 @@ def unmount(path: Path, lazy: bool, wait: float, timeout: float) -> None:
 
     def silent(sentence: str) -> None:
         told.append(sentence)
-        click.echo(f"stsfs: {sentence}", err=True)
+        output.warn(f"stsfs: {sentence}")
 
     with upload_progress() as uploading:
         left = unmounting.unmount(
@@ -48,18 +49,21 @@ def unmount(path: Path, lazy: bool, wait: float, timeout: float) -> None:
             lazy=lazy,
             timeout_s=timeout,
             wait_s=wait,
-            waiting=lambda sentence: click.echo(f"stsfs: {sentence} Waiting {wait:g} s.", err=True),
+            waiting=lambda sentence: output.warn(f"stsfs: {sentence} Waiting {wait:g} s."),
             silent=silent,
             uploading=uploading,
         )
     if left is None:
         return
     what = f"{left['files']} files ({format_size(left['left_bytes'])})"
-    first = "".join(f"\n  {each}" for each in left["paths"])
     if lazy:
         then = "they are kept, see `stsfs recover`" if told else "the daemon goes on"
-        click.echo(f"stsfs: {what} have not reached S3 yet; {then}:{first}", err=True)
+        output.warn(f"stsfs: {what} have not reached S3 yet; {then}:")
+        for each in left["paths"]:
+            output.warn_below(each)
         return
     raise ChangesLeft(
-        f"{what} have not reached S3; they are kept:{first}", remedy="See `stsfs recover`."
+        f"{what} have not reached S3; they are kept.",
+        remedy="See `stsfs recover`:",
+        details=left["paths"],
     )

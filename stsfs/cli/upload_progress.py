@@ -4,8 +4,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-import click
-
+from stsfs.cli import output
 from stsfs.daemon.config import format_size
 from stsfs.daemon.unmount import Unsaved
 
@@ -33,7 +32,7 @@ def upload_progress() -> Iterator[Callable[[Unsaved], None]]:
     def told(left: Unsaved) -> None:
         bar.update(
             task,
-            description=f"uploading {left['files']} files",
+            description=f"uploading {left['files']:d} files",
             completed=left["sent_bytes"],
             total=left["sent_bytes"] + left["left_bytes"],
             visible=True,
@@ -53,4 +52,4 @@ class _Told:
         if not self._said:
             self._said = True
             size = format_size(left["left_bytes"])
-            click.echo(f"stsfs: uploading {left['files']} files ({size})", err=True)
+            output.warn(f"stsfs: uploading {left['files']} files ({size})")

@@ -1,6 +1,5 @@
 """`stsfs verify`: compares what can be read in a mount with the MD5s that Synapse has on record."""
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from stsfs.cli import output
 from stsfs.cli.asking import Place, choose, locate
 from stsfs.cli.path_type import MountedPath
 from stsfs.cli.verify_check import Checker, in_threads
@@ -68,9 +68,9 @@ def verify(
         answer = summary.to_json()
         answer["report"] = None if report_path is None else str(report_path.absolute())
         answer["elapsed_s"] = round(time.monotonic() - began_s, 3)
-        click.echo(json.dumps(answer, indent=2))
+        output.tell_json(answer)
     else:
-        click.echo(_sentence(summary))
+        output.tell(_sentence(summary))
     _end(summary)
 
 
@@ -113,7 +113,7 @@ class _Run:
             if self._report is not None:
                 self._report.write(result)
             if self._lines and (line := _line(result)):
-                click.echo(line)
+                output.tell(line)
         self._bar.done()
 
     def _read(self, count_bytes: int) -> None:
@@ -124,8 +124,6 @@ class _Run:
 
 def _line(result: Result) -> str:
     """What to say of a file at once; nothing where it is as it should be."""
-    from stsfs.cli.tables import printable
-
     match result.outcome:
         case "mismatch":
             said = f"Synapse's MD5 is {result.facts.md5}, but what was read has {result.found_md5}."
@@ -133,7 +131,7 @@ def _line(result: Result) -> str:
             said = f"{result.errno}. {result.sentence}" if result.errno else result.sentence
         case _:
             return ""
-    return f"{result.outcome}: {printable(result.path)}: {printable(said)}"
+    return f"{result.outcome}: {result.path}: {said}"
 
 
 def _sentence(summary: Summary) -> str:

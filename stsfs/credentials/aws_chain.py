@@ -95,15 +95,6 @@ def _section(settings: Mapping[str, Any], name: object) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _check_form(*words: object) -> None:
-    """Refuse what cannot be sent in a header. Raises AwsCredentialsMissing."""
-    for word in words:
-        if not isinstance(word, str) or not word.isascii() or not word.isprintable():
-            raise AwsCredentialsMissing(
-                "The AWS chain gives credentials that are no words.", remedy=_REMEDY
-            )
-
-
 def _session(profile: str | None) -> "Session":
     import botocore.session
 
@@ -161,15 +152,19 @@ def _load(profile: str | None) -> tuple[Credentials, str]:
         ) from None
     if not frozen.access_key or not frozen.secret_key:
         raise AwsCredentialsMissing("The AWS chain gives incomplete credentials.", remedy=_REMEDY)
-    _check_form(frozen.access_key, frozen.secret_key, frozen.token or "-")
-    expires_at_unix_s = None
+    ends = None
     if isinstance(found, RefreshableCredentials):
         # There is no public attribute; the AWS CLI reads this one as well. `vars` fails loudly
         # if it goes, where a default would make sessions endless.
-        expires_at_unix_s = vars(found)["_expiry_time"].timestamp()
-    return Credentials(
-        access_key_id=frozen.access_key,
-        secret_access_key=frozen.secret_key,
-        session_token=frozen.token or None,
-        expires_at_unix_s=expires_at_unix_s,
-    ), found.method
+        ends = vars(found)["_expiry_time"]
+    try:
+        return Credentials(
+            access_key_id=frozen.access_key,
+            secret_access_key=frozen.secret_key,
+            session_token=frozen.token or None,
+            expires_at_unix_s=None if ends is None else ends.timestamp(),
+        ), found.method
+    except (ValueError, TypeError, OverflowError):
+        raise AwsCredentialsMissing(
+            "The AWS chain gives credentials that are no words, or end at no time.", remedy=_REMEDY
+        ) from None

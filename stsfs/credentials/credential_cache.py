@@ -75,7 +75,8 @@ class KeptSet:
             raise TypeError
         for name in _TEXTS:
             checks.word(texts[name] or "\0")  # goes into headers, and must not be empty
-        for name in ("target", "bucket", "base_key"):
+        checks.bucket_name(texts["bucket"])
+        for name in ("target", "base_key"):
             checks.label(texts[name])
         times = (
             checks.unix_s(float(values["fetched_unix_s"])),

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from stsfs.credentials.credentials import Credentials
-from stsfs.errors import AccessDenied
+from stsfs.errors import AccessDenied, SynapseRefusal
+from stsfs.values import bucket_name
 
 Permission = Literal["read_only", "read_write"]
 
@@ -75,10 +76,14 @@ class SynapseStsSource:
     async def fetch(self) -> Credentials:
         """Get a fresh set.
 
-        Raises AccessDenied if Synapse now names another location, or what the client raises.
+        Raises AccessDenied if Synapse now names another location, SynapseRefusal for what can be no
+        credentials, or what the client raises.
         """
         grant = await self._client.sts_credentials(self._entity_id, self._permission)
-        place = (grant.bucket, grant.base_key)
+        try:
+            place = (bucket_name(grant.bucket), grant.base_key)
+        except ValueError:
+            raise _nonsense(self._entity_id) from None
         if self._expected is None:
             self._expected = place
         if place != self._expected:
@@ -87,12 +92,19 @@ class SynapseStsSource:
                 " since it was mounted.",
                 remedy="Unmount it and mount it again to see its new storage location.",
             )
-        return Credentials(
-            access_key_id=grant.access_key_id,
-            secret_access_key=grant.secret_access_key,
-            session_token=grant.session_token,
-            expires_at_unix_s=grant.expires_at_unix_s,
-        )
+        try:
+            return Credentials(
+                access_key_id=grant.access_key_id,
+                secret_access_key=grant.secret_access_key,
+                session_token=grant.session_token,
+                expires_at_unix_s=grant.expires_at_unix_s,
+            )
+        except ValueError:
+            raise _nonsense(self._entity_id) from None
+
+
+def _nonsense(entity_id: str) -> SynapseRefusal:
+    return SynapseRefusal(f"What Synapse gives for {entity_id} can be no bucket or credentials.")
 
 
 def _uri(place: tuple[str, str]) -> str:

@@ -7,6 +7,7 @@ raised there as what they were.
 from typing import Any
 
 from stsfs import errors
+from stsfs.redaction import redact
 
 
 class InternalError(errors.StsfsError):
@@ -19,7 +20,7 @@ def to_record(exc: BaseException) -> dict[str, Any]:
     if isinstance(exc, errors.StsfsError):
         return {"class": type(exc).__name__, "sentence": exc.sentence, "remedy": exc.remedy}
     sentence = f"Internal error: {type(exc).__name__}: {exc}".rstrip(": ") + "."
-    return {"class": InternalError.__name__, "sentence": sentence, "remedy": ""}
+    return {"class": InternalError.__name__, "sentence": redact(sentence), "remedy": ""}
 
 
 def from_record(record: dict[str, Any]) -> errors.StsfsError:

@@ -71,7 +71,7 @@ def _target(link: Path) -> str:
 
 def _mapped(maps: Path) -> Iterator[str]:
     try:
-        with open(maps, errors="surrogateescape") as lines:
+        with open(maps, errors="surrogateescape", newline="\n") as lines:
             for line in lines:
                 fields = line.rstrip("\n").split(maxsplit=5)
                 if len(fields) == 6 and fields[5].startswith("/"):

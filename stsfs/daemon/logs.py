@@ -2,13 +2,14 @@
 
 In the foreground lines go to stderr, with the priorities of sd-daemon(3) when the journal reads
 it; in the background to a private file of limited size. Redaction is part of formatting, the last
-step before a line leaves, so that tracebacks and what libraries log pass it too.
+step before a line leaves, so that tracebacks and what libraries log pass it too. So is writing out
+control characters: a record is one line, whatever names and messages of servers it has, and what
+follows it (a traceback) is indented.
 """
 
 import logging
 import logging.handlers
 import os
-import re
 import sys
 import threading
 from io import TextIOWrapper
@@ -16,61 +17,29 @@ from pathlib import Path
 from types import TracebackType
 
 from stsfs.daemon.spawn import open_private
+from stsfs.redaction import redact
+from stsfs.shown import shown, shown_below
 
 LOG_FILE_BYTES_MAX = 8 * 1024 * 1024
 LOG_FILES_KEPT = 3
-SECRET_CHARS_MIN = 8
-"""Shorter values are not registered: they would blank out ordinary words."""
-
-REDACTED = "[redacted]"
-
 _TIMED = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _UNTIMED = "%(name)s: %(message)s"
 
-_NAMED_SECRET = re.compile(
-    r"""(?ix)
-    ( \b (?: x-amz-security-token | x-amz-signature | signature
-        | (?:aws_)? secret_?(?:access_?)?key | (?:aws_)? session_?token
-        | auth_?token | access_?token | password )
-      (?: \\? ["']? \s* [=:] \s* (?: b? \\? ["'] )? | ["'] \s* , \s* b? ["'] ) )
-    [^\s"'&,;\\]+ """
-)
-_BARE_SECRET = re.compile(
-    r"""(?x)
-    (?<= \b[Bb]earer\s ) [A-Za-z0-9._~+/=-]{8,}
-    | \b eyJ [\w-]+ \. [\w-]+ (?: \. [\w-]* )?                   # a JSON web token
-    | (?<! [\w/+=.-] )                                           # an AWS secret key by its shape
-      (?= [A-Za-z0-9/+]* [a-z] ) (?= [A-Za-z0-9/+]* [A-Z] ) (?= [A-Za-z0-9/+]* [0-9] )
-      [A-Za-z0-9+] [A-Za-z0-9/+]{39} (?! [\w/+=.-] ) """
-)
-
-_registered: dict[str, None] = {}
-_REGISTERED_MAX = 256
-"""Renewals over weeks bring new values; the oldest are over by then."""
-
-
-def register_secret(value: str | None) -> None:
-    """Never let this value into a log line, in whatever context it appears."""
-    if value and len(value) >= SECRET_CHARS_MIN:
-        _registered.pop(value, None)
-        _registered[value] = None
-        while len(_registered) > _REGISTERED_MAX:
-            del _registered[next(iter(_registered))]
-
-
-def redact(text: str) -> str:
-    """Replace registered secrets, and all that looks like one, in `text`."""
-    for value in sorted(_registered, key=len, reverse=True):  # one may contain another
-        text = text.replace(value, REDACTED)
-    return _NAMED_SECRET.sub(rf"\1{REDACTED}", _BARE_SECRET.sub(REDACTED, text))
-
 
 class RedactingFormatter(logging.Formatter):
-    """Formats as usual, tracebacks included, and redacts the result."""
+    """Formats a record as one line, and its traceback as indented ones; redacts both."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The finished line or lines."""
-        return redact(super().format(record))
+        record.message = record.getMessage()
+        if self.usesTime():
+            record.asctime = self.formatTime(record, self.datefmt)
+        lines = [shown(redact(self.formatMessage(record)))]
+        if record.exc_info:
+            lines.append(shown_below(redact(self.formatException(record.exc_info))))
+        if record.stack_info:
+            lines.append(shown_below(redact(self.formatStack(record.stack_info))))
+        return "\n".join(lines)
 
 
 class JournalFormatter(RedactingFormatter):
@@ -79,7 +48,7 @@ class JournalFormatter(RedactingFormatter):
     def format(self, record: logging.LogRecord) -> str:
         """The finished lines, each as `<N>text`."""
         priority = _syslog_priority(record.levelno)
-        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).split("\n"))
 
 
 class PrivateRotatingFileHandler(logging.handlers.RotatingFileHandler):

@@ -4,13 +4,15 @@ import contextlib
 import errno
 import os
 import re
-import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from stsfs import programs
 from stsfs.daemon import mount_probe, mountinfo, runtime_dir
 from stsfs.daemon.unmount import detach
 from stsfs.errors import BadArgument, FuseUnavailable, MountPointUnusable
+from stsfs.fuse.mount_point import MountPoint
 
 FUSE_DEVICE = Path("/dev/fuse")
 FUSE_CONFIG = Path("/etc/fuse.conf")
@@ -63,33 +65,105 @@ def _is_ours_and_dead(path: Path, entry: mountinfo.MountEntry) -> bool:
     return mount_probe.is_dead(path, timeout_s=PROBE_TIMEOUT_S)
 
 
-def check_mount_point(path: Path) -> None:
+def check_mount_point(path: Path) -> MountPoint:
     """Insist on an empty directory that is no mount; `path` comes from `mountinfo.resolve`.
 
-    Raises MountPointUnusable. The list of mounts is asked first: to stat(2) a mount that hangs
-    would hang us.
+    Returns a hold on the directory: the mount goes there, whatever becomes of the path. Root mounts
+    below directories of others, but not where everybody may rename what is above the mount. Raises
+    MountPointUnusable. The list of mounts is asked first: to stat(2) a mount that hangs would hang
+    us.
     """
     entry = mountinfo.mount_at(path)
     if entry is not None:
         raise _mounted(path, entry)
     try:
-        with os.scandir(path) as entries:
-            is_empty = next(entries, None) is None
+        point = MountPoint.open(path)
     except FileNotFoundError as exc:
         raise MountPointUnusable(f"{path} does not exist.", remedy=f"mkdir -p {path}") from exc
     except NotADirectoryError as exc:
         raise MountPointUnusable(f"{path} is not a directory.") from exc
     except OSError as exc:
         raise _unreachable(path, exc) from exc
+    try:
+        _check_held(point)
+    except BaseException:
+        point.close()
+        raise
+    return point
+
+
+def _check_held(point: MountPoint) -> None:
+    path = point.path
+    check_in_place(point)
+    try:
+        with os.scandir(point.link) as entries:
+            is_empty = next(entries, None) is None
+        is_root = os.geteuid() == 0
+        open_parent = next(filter(_is_everybodys, path.parents), None) if is_root else None
+    except OSError as exc:
+        raise _unreachable(path, exc) from exc
     if not is_empty:
         raise MountPointUnusable(
             f"{path} is not empty.", remedy="The mount would hide what is in it."
         )
-    if os.geteuid() != 0 and not os.access(path, os.W_OK):
+    if not is_root and not os.access(point.link, os.W_OK):
         raise MountPointUnusable(
             f"{path} is not writable for you, and fusermount3 demands that.",
             remedy="Mount on a directory of your own.",
         )
+    if open_parent is not None:
+        raise MountPointUnusable(
+            f"Root does not mount on {path}, because everybody may write to {open_parent}.",
+            remedy=f"chmod o-w {open_parent}, or chmod +t {open_parent}",
+        )
+
+
+def check_in_place(point: MountPoint) -> None:
+    """Insist that the path still leads to the directory that was checked.
+
+    Raises MountPointUnusable.
+    """
+    if not point.is_in_place():
+        raise _swapped(point.path)
+
+
+def confirm_mounted(point: MountPoint) -> mountinfo.MountEntry:
+    """Insist that the new mount lies on the directory that was checked, and the path leads there.
+
+    Raises MountPointUnusable.
+    """
+    entry = None if point.mounted_id is None else mountinfo.mount_of(point.mounted_id)
+    if (
+        entry is None
+        or not entry.is_stsfs
+        or entry.path != point.path
+        or entry.parent_id != point.below_id
+    ):
+        raise _swapped(point.path)
+    return entry
+
+
+def clear_stray_mounts(known_ids: frozenset[int]) -> None:
+    """Take away dead mounts of this user that are not among the known ones.
+
+    For a mount that fusermount3 has made elsewhere, because its path was changed at that moment.
+    """
+    for entry in mountinfo.mounts():
+        if entry.id not in known_ids and _is_ours_and_dead(entry.path, entry):
+            detach(entry.path, lazy=True)
+
+
+def _is_everybodys(directory: Path) -> bool:
+    """Whether everybody may rename what others have in it."""
+    mode = directory.stat().st_mode
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
+
+
+def _swapped(path: Path) -> MountPointUnusable:
+    return MountPointUnusable(
+        f"{path} is no longer the directory that was checked: somebody has moved or replaced it.",
+        remedy="Mount where nobody else may rename directories.",
+    )
 
 
 def check_cache_dir(path: Path) -> None:
@@ -141,9 +215,9 @@ def check_fuse(*, allow_other: bool) -> None:
         ) from exc
     if os.geteuid() == 0:
         return  # root mounts with mount(2) itself
-    if shutil.which("fusermount3") is None:
+    if not os.access(programs.fusermount3(), os.X_OK):
         raise FuseUnavailable(
-            "fusermount3 is not installed.",
+            f"{programs.fusermount3()} is not installed.",
             remedy="Install it: apt install fuse3, or dnf install fuse3.",
         )
     if allow_other and not _users_may_allow_other():

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from stsfs import programs
+
 _PROGRAM = """
 import os, sys
 try:
@@ -28,7 +30,7 @@ LAST_WAIT_S = 1.0
 def start_probe(path: Path) -> subprocess.Popen[bytes]:
     """Begin to ask; the child's exit code is the errno, 0 for none. Raises OSError."""
     command = [sys.executable, "-I", "-S", "-c", _PROGRAM, os.fspath(path)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd="/")
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd="/", env=programs.environment())
 
 
 def is_dead(path: Path, *, timeout_s: float) -> bool:

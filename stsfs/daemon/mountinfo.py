@@ -37,6 +37,10 @@ class MountEntry:
     is_read_only: bool = False
     """Whether the kernel itself refuses every change through it."""
 
+    id: int = 0
+    parent_id: int = 0
+    """Of the mount that it lies on."""
+
     @property
     def is_stsfs(self) -> bool:
         """Whether one of our daemons made this mount, alive or not."""
@@ -53,10 +57,12 @@ def mounts() -> list[MountEntry]:
 def parse(text: bytes) -> list[MountEntry]:
     """Read the text of a mountinfo file; lines of an unknown shape are skipped."""
     entries = []
-    for line in text.splitlines():
+    for line in text.split(b"\n"):  # not at CR, which the path of a mount may have
         head, separator, tail = line.partition(b" - ")
         fields, kind = head.split(b" "), tail.split(b" ")
         if not separator or len(fields) < 6 or len(kind) < 2:
+            continue
+        if not (fields[0].isdigit() and fields[1].isdigit()):
             continue
         entries.append(
             MountEntry(
@@ -66,6 +72,8 @@ def parse(text: bytes) -> list[MountEntry]:
                 device=_plain(fields[2]),
                 owner_uid=_owner_uid(kind[2:]),
                 is_read_only=b"ro" in fields[5].split(b","),
+                id=int(fields[0]),
+                parent_id=int(fields[1]),
             )
         )
     return entries
@@ -74,6 +82,11 @@ def parse(text: bytes) -> list[MountEntry]:
 def mount_at(path: Path) -> MountEntry | None:
     """The uppermost mount exactly at `path`, which must be absolute and without symbolic links."""
     return next((entry for entry in reversed(mounts()) if entry.path == path), None)
+
+
+def mount_of(mount_id: int) -> MountEntry | None:
+    """The mount with this id."""
+    return next((entry for entry in mounts() if entry.id == mount_id), None)
 
 
 def mount_above(path: Path) -> MountEntry | None:

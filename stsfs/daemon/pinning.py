@@ -137,7 +137,7 @@ async def pinned_keys(
 ) -> list[LockedFile]:
     """All objects below a prefix that a mount shows as files."""
     listed: list[ListedObject] = []
-    pages = Pages(store, location.prefix)
+    pages = Pages(store, location.prefix, skips_unusable=True)
     while (page := await pages.next()) is not None:
         listed += page.objects
         progress.found(len(page.objects), folders=0 if page.next_token is None else 1)  # pages

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 import trio
 
 from stsfs import __version__
-from stsfs.credentials.credentials import Credentials, CredentialSource
 from stsfs.credentials.lease import CredentialLease
 from stsfs.daemon.config import PlaceOptions
 from stsfs.daemon.locks import LockTarget
-from stsfs.daemon.logs import register_secret
 from stsfs.entities.choose import MANAGED, Choice
 from stsfs.entities.location import EntityLocation
 from stsfs.entities.lock_view import LockSource, LockView
@@ -30,28 +28,6 @@ OUTSIDE_ID = 0
 """The location of what Synapse signs URLs for, file by file."""
 
 NOT_SYNAPSE = Choice("keys", "it is a place in S3, of which Synapse knows nothing")
-
-
-class _Discreet:
-    """A credential source whose secrets the log knows to hide, from the moment they exist."""
-
-    def __init__(self, source: CredentialSource, first: Credentials) -> None:
-        self._source = source
-        _hide(first)
-
-    @property
-    def description(self) -> str:
-        return self._source.description
-
-    async def fetch(self) -> Credentials:
-        fetched = await self._source.fetch()
-        _hide(fetched)
-        return fetched
-
-
-def _hide(credentials: Credentials) -> None:
-    register_secret(credentials.secret_access_key)
-    register_secret(credentials.session_token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +52,7 @@ class Place:
         self.lock: LockSource | None = None
         self._config = config
         first = wanted.resolved.first
-        self.lease = CredentialLease(_Discreet(wanted.resolved.source, first), first=first)
+        self.lease = CredentialLease(wanted.resolved.source, first=first)
         self.store = S3Store(
             self.location.bucket,
             self.lease,

@@ -3,12 +3,17 @@
 Bytes leave the staging directory only when S3 has them, or when they are given up by name.
 """
 
+import re
+import shlex
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 import trio
 
+from stsfs.credentials.aws_chain import endpoint_of_chain
+from stsfs.daemon import locks
 from stsfs.daemon.config import PlaceOptions
 from stsfs.daemon.opening import open_places
 from stsfs.daemon.places import Place
@@ -19,6 +24,7 @@ from stsfs.staging.file import StagingFile
 from stsfs.staging.left import Left, LeftBehind, LeftMove
 from stsfs.staging.moves import MoveJournal, MoveRecord
 from stsfs.staging.record import DamagedRecord, Record
+from stsfs.values import one_line, server_url
 from stsfs.writer.moves import Mover
 from stsfs.writer.recovery import publish_left
 from stsfs.writer.wire import LocationName
@@ -38,6 +44,8 @@ class Done:
 Told = Callable[[Done], None]
 
 FILES_AT_ONCE = 8
+
+_AWS_HOST = re.compile(r"s3(-fips)?(\.dualstack)?([.-][a-z0-9-]+)?\.amazonaws\.com(\.cn)?")
 
 GIVE_UP_S = 30.0
 """For the uploads of one location to be aborted: what is given up need not wait for S3 longer."""
@@ -146,7 +154,7 @@ async def _give_up_uploads(
                     except StsfsError as exc:
                         stay[upload_id] = exc.sentence
         except StsfsError as exc:
-            stay = dict.fromkeys(stay, exc.sentence)
+            stay = dict.fromkeys(stay, str(exc))
     return stay
 
 
@@ -173,9 +181,10 @@ def by_location(found: Iterable[Left]) -> Iterable[list[Left]]:
 async def opened(record: Record | MoveRecord, options: PlaceOptions) -> AsyncIterator[Place]:
     """The location that something was written in. Raises BadArgument, and what `open_places` does.
 
-    The body raises nothing of ours.
+    Credentials are sent to servers that the user names, or to AWS, never to one that only a record
+    names: that may have been copied from elsewhere. The body raises nothing of ours.
     """
-    endpoint_url = options.endpoint_url or record.endpoint_url
+    endpoint_url = await _endpoint_url(record, options)
     places = await open_places(
         replace(options, locations=(record.label,), endpoint_url=endpoint_url, view="keys")
     )
@@ -198,6 +207,40 @@ async def opened(record: Record | MoveRecord, options: PlaceOptions) -> AsyncIte
     finally:
         with trio.CancelScope(shield=True):
             await places.aclose()
+
+
+async def _endpoint_url(record: Record | MoveRecord, options: PlaceOptions) -> str | None:
+    """The S3 server to ask; None: that of the configuration of the AWS tools, or AWS.
+
+    Raises BadArgument for one that nobody but the record names, and for a label that is none.
+    """
+    if not locks.is_location(record.label):
+        raise BadArgument(
+            f"It was written in {one_line(record.label)}, which is no location.",
+            remedy="Save its bytes with --save, or give it up with --discard.",
+        )
+    recorded = record.endpoint_url
+    if recorded is None or _is_aws(recorded):
+        return options.endpoint_url or recorded
+    named = options.endpoint_url or await trio.to_thread.run_sync(
+        endpoint_of_chain, options.aws_profile
+    )
+    if named is not None and named.rstrip("/") == recorded.rstrip("/"):
+        return recorded
+    raise BadArgument(
+        f"It was written to the S3 server {one_line(recorded)}, and credentials are sent only to"
+        " servers that you name.",
+        remedy=f"Add --endpoint-url {shlex.quote(recorded)} if it is the right one.",
+    )
+
+
+def _is_aws(url: str) -> bool:
+    """Whether a URL is that of S3 itself, which only AWS can answer at."""
+    try:
+        parts = urlsplit(server_url(url))
+    except ValueError:
+        return False
+    return parts.scheme == "https" and _AWS_HOST.fullmatch(parts.hostname or "") is not None
 
 
 def taken_by_others() -> StsfsError:

@@ -1,11 +1,14 @@
-"""What `stsfs recover --save` does: writes files that were not uploaded into a directory."""
+"""What `stsfs recover --save` does: writes files that were not uploaded into a directory.
+
+The directory, and those below it, are held by descriptors, and no link is followed in them: what
+others have put there, or exchange meanwhile, leads nowhere else.
+"""
 
 import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import trio
@@ -13,7 +16,8 @@ import trio
 from stsfs.daemon.config import PlaceOptions
 from stsfs.daemon.places import Place
 from stsfs.daemon.recovering import Done, Told, by_location, opened
-from stsfs.errors import AlreadyExists, ChangesLeft, StagingFailure, StsfsError
+from stsfs.errors import AlreadyExists, ChangesLeft, ForeignPath, StagingFailure, StsfsError
+from stsfs.owned_dir import OwnedDir, open_file
 from stsfs.staging.left import LeftBehind
 from stsfs.staging.record import Record
 from stsfs.staging.spans import Spans
@@ -70,22 +74,26 @@ class _Saving:
 
     async def save(self) -> Done:
         """Raises StagingFailure, AlreadyExists, and ChangesLeft for a part of the file."""
-        target = await trio.to_thread.run_sync(self._target)
-        partial_path = target.with_name(target.name + PARTIAL_SUFFIX)
         run = trio.to_thread.run_sync
-        descriptor = await run(partial(self._opened, partial_path))
-        try:
-            await run(self._copy_present, descriptor, partial_path)
-            await self._fetch(descriptor, partial_path)
-            await run(self._finish, descriptor, partial_path)
-        finally:
-            os.close(descriptor)
-        if self.missing:
-            await run(self._write_missing, partial_path)
-            raise self._in_part(partial_path)
-        await run(self._rename, partial_path, target)
-        doubt = "" if self.left.record else ", all that is there"
-        return Done(self.left, f"saved as {target}{doubt}")
+        with await run(self._parent) as parent:
+            name = await run(self._free_name, parent)
+            partial_name = name + PARTIAL_SUFFIX
+            partial_path = parent.path / partial_name
+            with _in_words(partial_path):
+                descriptor = await run(parent.create_file, partial_name)
+            try:
+                await run(self._copy_present, descriptor, partial_path)
+                await self._fetch(descriptor, partial_path)
+                await run(self._finish, descriptor, partial_path)
+            finally:
+                os.close(descriptor)
+            if self.missing:
+                await run(self._write_missing, parent, partial_name)
+                raise self._in_part(partial_path)
+            with _in_words(parent.path / name):
+                await run(parent.rename, partial_name, name)
+            doubt = "" if self.left.record else ", all that is there"
+            return Done(self.left, f"saved as {parent.path / name}{doubt}")
 
     def _in_part(self, path: Path) -> ChangesLeft:
         """The error that says how much is missing, why, and how to get it."""
@@ -105,24 +113,32 @@ class _Saving:
             remedies.append(self.trouble.remedy)
         return ChangesLeft(" ".join(sentences), remedy=" ".join(filter(None, remedies)))
 
-    def _target(self) -> Path:
-        """Where it goes: nothing that is there is replaced."""
-        names = [self.left.id]
-        if self.left.record is not None:
-            names = [n for n in self.left.record.path.split("/") if n not in ("", ".", "..")]
-            names = names or [self.left.id]
-        path = self.directory.joinpath(*names)
-        with _in_words(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            for each in (path, path.with_name(f"{path.name}.{self.left.id}")):
-                beside = each.with_name(each.name + PARTIAL_SUFFIX)
-                if not (os.path.lexists(each) or os.path.lexists(beside)):
-                    return each
-        raise AlreadyExists(f"{path} is there already.", remedy="Name another directory.")
+    @property
+    def _names(self) -> list[str]:
+        """The path below the directory; a record has been checked to lead nowhere else."""
+        record = self.left.record
+        return [self.left.id] if record is None else record.path.split("/")
 
-    def _opened(self, path: Path) -> int:
-        with _in_words(path):
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    def _parent(self) -> OwnedDir:
+        """The directory that it goes into."""
+        with _in_words(self.directory):
+            # It may be anybody's: what is put there is closed to others.
+            at = OwnedDir.open(self.directory, create=True, any_owner=True, any_parents=True)
+        for name in self._names[:-1]:
+            with at, _in_words(at.path / name):
+                at = at.open_dir(name, create=True, any_owner=True)
+        return at
+
+    def _free_name(self, parent: OwnedDir) -> str:
+        """What it is called there: nothing that is there is replaced."""
+        name = self._names[-1]
+        with _in_words(parent.path / name):
+            for each in (name, f"{name}.{self.left.id}"):
+                if not (parent.has(each) or parent.has(each + PARTIAL_SUFFIX)):
+                    return each
+        raise AlreadyExists(
+            f"{parent.path / name} is there already.", remedy="Name another directory."
+        )
 
     def _copy_present(self, descriptor: int, path: Path) -> None:
         """What lies in the staging file; all of it where nothing is known of it."""
@@ -130,7 +146,7 @@ class _Saving:
         for start, stop in () if record is None else record.parked:
             self.missing.add(start, stop)
         try:
-            source = open(self.left.data_path, "rb", buffering=0)  # noqa: SIM115 - closed below
+            source = open(open_file(self.left.data_path), "rb", 0)  # noqa: SIM115 - closed below
         except OSError as exc:
             raise StagingFailure(f"{self.left.data_path} is gone: {exc.strerror}.") from exc
         with source, _in_words(path):
@@ -181,20 +197,19 @@ class _Saving:
             if record is not None:
                 os.ftruncate(descriptor, record.size_bytes)
                 if record.mode is not None:
-                    os.fchmod(descriptor, record.mode & 0o777)
+                    os.fchmod(descriptor, record.mode & 0o700)  # it was closed to others here
                 if record.mtime_ns is not None:
                     with suppress(OverflowError):
                         os.utime(descriptor, ns=(record.mtime_ns, record.mtime_ns))
             os.fsync(descriptor)
 
-    def _write_missing(self, path: Path) -> None:
-        missing = path.with_name(path.name + MISSING_SUFFIX)
-        with _in_words(missing), open(missing, "x", encoding="ascii") as file:
+    def _write_missing(self, parent: OwnedDir, partial_name: str) -> None:
+        name = partial_name + MISSING_SUFFIX
+        with (
+            _in_words(parent.path / name),
+            open(parent.create_file(name), "w", encoding="ascii") as file,
+        ):
             json.dump({"missing": self.missing.to_list()}, file)
-
-    def _rename(self, path: Path, target: Path) -> None:
-        with _in_words(target):
-            path.rename(target)
 
 
 def _of_base(record: Record | None) -> list[tuple[int, int]]:
@@ -220,8 +235,10 @@ def _write(descriptor: int, data: bytes | memoryview, offset: int) -> None:
 
 @contextmanager
 def _in_words(path: Path) -> Iterator[None]:
-    """Raise StagingFailure in place of an OSError."""
+    """Raise StagingFailure in place of an OSError, and for what is in the way."""
     try:
         yield
     except OSError as exc:
         raise StagingFailure(f"{path} cannot be written: {exc.strerror or exc}.") from exc
+    except ForeignPath as exc:
+        raise StagingFailure(exc.sentence, remedy="Name another directory.") from exc

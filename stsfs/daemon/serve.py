@@ -13,10 +13,11 @@ from stsfs.cache.block_pool import BlockPool
 from stsfs.cache.disk.directory import CacheDirectory
 from stsfs.cache.disk.disk_cache import DiskCache
 from stsfs.cache.disk.tier import DiskTier
-from stsfs.daemon import machine, runtime_dir, staging_dirs
+from stsfs.daemon import machine, mountinfo, runtime_dir, staging_dirs
 from stsfs.daemon.config import MountConfig
 from stsfs.daemon.control import serve_control
 from stsfs.daemon.garbage import collect_when_idle
+from stsfs.daemon.mount_point import check_in_place, clear_stray_mounts, confirm_mounted
 from stsfs.daemon.notify import ServiceManager
 from stsfs.daemon.opening import open_places
 from stsfs.daemon.places import Places
@@ -29,6 +30,7 @@ from stsfs.daemon.writing import Writing, drain
 from stsfs.errors import StsfsError
 from stsfs.fuse.kernel_cache import KernelCache
 from stsfs.fuse.kernel_limits import READ_AHEAD_KIB, KernelLimits, raise_read_ahead
+from stsfs.fuse.mount_point import MountOptions, MountPoint
 from stsfs.fuse.operations import Appearance, Operations
 from stsfs.fuse.session import MAX_BACKGROUND, Session
 from stsfs.fuse.write_operations import WriteOperations
@@ -45,20 +47,24 @@ from stsfs.vfs.writing import WritingVfs
 log = logging.getLogger(__name__)
 
 
-def serve_mount(config: MountConfig, manager: ServiceManager, ready: Callable[[], None]) -> int:
-    """Mount, serve until unmounted or told to stop, and return the exit code.
+def serve_mount(
+    config: MountConfig, point: MountPoint, manager: ServiceManager, ready: Callable[[], None]
+) -> int:
+    """Mount on the point, serve until unmounted or told to stop, and return the exit code.
 
     Calls ready once the mount answers. Raises StsfsError when it cannot be made; then nothing is
     left behind.
     """
     machine.raise_descriptor_limit()
-    return trio.run(_serve, config, manager, ready)
+    return trio.run(_serve, config, point, manager, ready)
 
 
-async def _serve(config: MountConfig, manager: ServiceManager, ready: Callable[[], None]) -> int:
+async def _serve(
+    config: MountConfig, point: MountPoint, manager: ServiceManager, ready: Callable[[], None]
+) -> int:
     places = await open_places(config)
     try:
-        mount = _Mount(config, places, manager)
+        mount = _Mount(config, point, places, manager)
         try:
             await mount.serve(ready)
         finally:
@@ -71,8 +77,11 @@ async def _serve(config: MountConfig, manager: ServiceManager, ready: Callable[[
 class _Mount:
     """The parts of one mount."""
 
-    def __init__(self, config: MountConfig, places: Places, manager: ServiceManager) -> None:
+    def __init__(
+        self, config: MountConfig, point: MountPoint, places: Places, manager: ServiceManager
+    ) -> None:
         self._config, self._places, self._manager = config, places, manager
+        self._point = point
         router = places.router
         pool = BlockPool(
             budget_bytes=config.memory_bytes or machine.default_budget_bytes(),
@@ -95,7 +104,7 @@ class _Mount:
         self._refusals = Refusals()
         self._inspector = Inspector(self._tree, self._cache, self._vfs)
         self._operations = self._make_operations(Appearance(config.uid, config.gid, config.umask))
-        self._session = Session(str(config.mount_path))
+        self._session = Session(point)
         self._kernel = KernelCache(self._session.duplicate)
         self._is_ready = trio.Event()
         self._limits = KernelLimits(max_background=MAX_BACKGROUND)
@@ -129,13 +138,17 @@ class _Mount:
             await self._tree.listing(self._tree.inodes.root)
             # From before the mount: a signal in between would leave a dead one.
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                check_in_place(self._point)
+                before = frozenset(entry.id for entry in mountinfo.mounts())
                 await self._session.mount(self._mount_options())
                 try:
+                    confirm_mounted(self._point)
                     await self._session.negotiate(self._operations)
                     await self._serve_kernel(signals, ready)
                 except BaseException:
                     if not self._answered:
                         self._session.abandon()
+                        clear_stray_mounts(before)
                     raise
                 finally:
                     self._session.close()
@@ -228,7 +241,14 @@ class _Mount:
                     )
                 await trio.sleep_forever()
             finally:
-                runtime_dir.remove_record(record)
+                # A mount that is left in the kernel is dead: `stsfs list` goes on showing it.
+                if not self._is_mounted():
+                    runtime_dir.remove_record(record)
+
+    def _is_mounted(self) -> bool:
+        assert self._point.mounted_id is not None
+        entry = mountinfo.mount_of(self._point.mounted_id)
+        return entry is not None and entry.is_stsfs and entry.path == self._point.path
 
     def _requests_served(self) -> int:
         return self._operations.served
@@ -327,17 +347,9 @@ class _Mount:
             staging_dir=self._config.staging_dir if self._config.rw else None,
         )
 
-    def _mount_options(self) -> list[str]:
-        """For fusermount3; with `ro` the kernel itself refuses every change, with EROFS."""
-        # As typed, because mount(8) looks for the first field of a line in fstab.
-        source = self._config.location.replace("\\", "\\\\").replace(",", "\\,")
-        options = [
-            "rw" if self._config.rw else "ro",
-            "nosuid",
-            "nodev",
-            "default_permissions",
-            "subtype=stsfs",
-        ]
-        if self._config.allow_other:
-            options.append("allow_other")
-        return [*options, f"fsname={source}"]
+    def _mount_options(self) -> MountOptions:
+        return MountOptions(
+            self._config.location,  # as typed: mount(8) looks for it when it reads fstab
+            is_read_only=not self._config.rw,
+            allow_other=self._config.allow_other,
+        )

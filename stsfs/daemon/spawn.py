@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,13 +36,15 @@ def open_private(path: str | Path, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
-def run_in_background(body: Callable[[Ready], int], log_file: Path) -> int:
+def run_in_background(
+    body: Callable[[Ready], int], log_file: Path, *, kept: Iterable[int] = ()
+) -> int:
     """Run `body` in a daemon; returns its pid once it has called `ready`.
 
-    The daemon has a session of its own, `/` as working directory, nothing of the caller's
-    descriptors, and writes what it prints to `log_file`. Raises what `body` raised before it was
-    ready: the same StsfsError, InternalError for a bug, DaemonDied if it ended without a word.
-    Interrupting the wait ends the daemon.
+    The daemon has a session of its own, `/` as working directory, of the caller's descriptors
+    nothing but those that are `kept`, and writes what it prints to `log_file`. Raises what `body`
+    raised before it was ready: the same StsfsError, InternalError for a bug, DaemonDied if it ended
+    without a word. Interrupting the wait ends the daemon.
     """
     assert threading.active_count() == 1, "fork comes before threads"
     output = _open_log(log_file)
@@ -52,7 +54,7 @@ def run_in_background(body: Callable[[Ready], int], log_file: Path) -> int:
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
-        _live(body, output, writing)
+        _live(body, output, writing, kept)
     os.close(output)
     os.close(writing)
     try:
@@ -81,11 +83,11 @@ def _open_log(log_file: Path) -> int:
         raise BadArgument(f"The log file {log_file} cannot be written: {exc.strerror}.") from exc
 
 
-def _live(body: Callable[[Ready], int], output: int, writing: int) -> NoReturn:
+def _live(body: Callable[[Ready], int], output: int, writing: int, kept: Iterable[int]) -> NoReturn:
     """All that the child does. Leaves by os._exit: the stack below belongs to the parent."""
     exit_code = 1
     try:
-        writing = _detach(output, writing)
+        _detach(output, {writing, *kept})
         report = _Report(writing)
         try:
             exit_code = body(report.ready)
@@ -98,8 +100,8 @@ def _live(body: Callable[[Ready], int], output: int, writing: int) -> NoReturn:
         os._exit(exit_code)
 
 
-def _detach(output: int, writing: int) -> int:
-    """Leave the caller's session, directory and descriptors; returns the pipe's new number."""
+def _detach(output: int, kept: Iterable[int]) -> None:
+    """Leave the caller's session, directory and descriptors, but for those that are kept."""
     os.setsid()
     os.chdir("/")
     os.umask(0o077)
@@ -107,10 +109,12 @@ def _detach(output: int, writing: int) -> int:
     os.dup2(null, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    kept = os.dup2(writing, 3, inheritable=False) if writing != 3 else writing
-    os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+    first = 3
+    for each in sorted(kept):
+        os.closerange(first, each)
+        first = each + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
     faulthandler.enable(file=2)
-    return kept
 
 
 class _Report:
@@ -141,8 +145,9 @@ def _death(pid: int, log_file: Path, log_start_bytes: int) -> DaemonDied:
         size_bytes = file.seek(0, os.SEEK_END)
         file.seek(max(log_start_bytes, size_bytes - LAST_WORDS_BYTES))
         lines = file.read().decode(errors="replace").splitlines()
-    words = "".join(f"\n  {line}" for line in lines[-LAST_WORDS_LINES:])
+    words = lines[-LAST_WORDS_LINES:]
     return DaemonDied(
         f"The daemon ended {how} before the mount stood.",
-        remedy=f"Its log {log_file} ends with:{words}" if words else f"Its log: {log_file}",
+        remedy=f"Its log {log_file} ends with:" if words else f"Its log: {log_file}",
+        details=words,
     )

@@ -9,13 +9,13 @@ from typing import Protocol
 
 from stsfs.cache.block_cache import BlockCache
 from stsfs.daemon.config import MountConfig
-from stsfs.daemon.logs import redact
 from stsfs.daemon.places import Place, Places
 from stsfs.daemon.pressure import PressureWatch
 from stsfs.daemon.prices import cost, own_prices
 from stsfs.daemon.questions import refusal_record
 from stsfs.daemon.writing import Writing
 from stsfs.fuse.kernel_limits import KernelLimits
+from stsfs.redaction import redact
 from stsfs.store.counters import KindCount, StoreCounters
 from stsfs.supervisor import BUGS
 from stsfs.vfs.inspector import Inspector

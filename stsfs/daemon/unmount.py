@@ -6,7 +6,6 @@ that is not possible from here, as from another mount namespace, the daemon is a
 """
 
 import contextlib
-import ctypes
 import errno
 import os
 import select
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stsfs import programs
 from stsfs.daemon import mountinfo, runtime_dir, staging_dirs
 from stsfs.daemon.control_client import ask
 from stsfs.daemon.holders import holders
@@ -30,14 +30,9 @@ from stsfs.errors import (
     NoSuchMount,
     StsfsError,
 )
+from stsfs.fuse.mount_point import take_away
 from stsfs.staging.left import LeftBehind, owners, what_is_left
 from stsfs.staging.owner import Owner
-
-MNT_DETACH = 2
-"""umount2(2): take the name away now, the mount itself when its last file is closed."""
-
-UMOUNT_NOFOLLOW = 8
-
 
 LOOK_AGAIN_S = 0.5
 """Between attempts to unmount, and looks at uploads: nobody announces that a file was closed."""
@@ -151,18 +146,25 @@ def detach(path: Path, *, lazy: bool) -> None:
 
 
 def _umount2(path: Path, *, lazy: bool) -> tuple[int, str]:
-    flags = UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(os.fsencode(path), flags) == 0:
-        return 0, ""
-    code = ctypes.get_errno()
-    return code, os.strerror(code)
+    try:
+        take_away(path, _is_of_stsfs, lazy=lazy)
+    except OSError as exc:
+        return exc.errno or errno.EIO, exc.strerror or str(exc)
+    return 0, ""
+
+
+def _is_of_stsfs(mount_id: int) -> bool:
+    entry = mountinfo.mount_of(mount_id)
+    return entry is not None and entry.is_stsfs
 
 
 def _fusermount(path: Path, *, lazy: bool) -> tuple[int, str]:
-    command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", os.fspath(path)]
+    program = os.fspath(programs.fusermount3())
+    command = [program, "-u", *(["-z"] if lazy else []), "--", os.fspath(path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=programs.environment()
+        )
     except FileNotFoundError:
         return errno.ENOENT, "fusermount3 is not installed"
     if done.returncode == 0:

@@ -11,9 +11,9 @@ from pathlib import Path
 import trio
 
 from stsfs.credentials.lease import LeaseStatus
-from stsfs.daemon.logs import redact
 from stsfs.daemon.mount_probe import LAST_WAIT_S, start_probe
 from stsfs.daemon.notify import ServiceManager
+from stsfs.redaction import redact
 from stsfs.supervisor import BUGS
 
 log = logging.getLogger(__name__)

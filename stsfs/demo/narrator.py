@@ -7,7 +7,8 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from stsfs.cli.tables import console, printable
+from stsfs.cli.tables import console
+from stsfs.shown import shown
 
 OUTPUT_LINES_MAX = 30
 _INDENT = 3
@@ -37,7 +38,7 @@ class Narrator:
 
     def output(self, output: str) -> None:
         """What a command printed; the end of a long text is left out."""
-        lines = [printable(line.rstrip()) for line in output.rstrip().splitlines()]
+        lines = [shown(line.rstrip()) for line in output.rstrip().splitlines()]
         left_out = len(lines) - OUTPUT_LINES_MAX
         if left_out > 0:
             lines[OUTPUT_LINES_MAX:] = [f"... {left_out} lines more"]

@@ -1,8 +1,8 @@
 """The kernel connection: mounted by ourselves, negotiated through libfuse, served by pyfuse3.
 
 pyfuse3 offers no way to ask for parallel lookups in a directory or for more background requests,
-and raising the latter from outside takes root. So the mount is made here (by fusermount3, the same
-way for root and for everyone), libfuse gets one end of a socket pair to negotiate on, and its
+and raising the latter from outside takes root. So the mount is made here (with mount(2) by root, by
+fusermount3 for everyone else), libfuse gets one end of a socket pair to negotiate on, and its
 answer to INIT goes to the kernel with two fields changed. Then the real descriptor takes the place
 of the socket, and from there on pyfuse3 speaks to the kernel directly.
 
@@ -10,6 +10,7 @@ Wire format of INIT: linux/fuse.h, struct fuse_init_in and fuse_init_out.
 """
 
 import array
+import contextlib
 import errno
 import logging
 import os
@@ -17,18 +18,22 @@ import select
 import socket
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import pyfuse3
 import trio
 
+from stsfs import programs
 from stsfs.errors import FuseUnavailable, sole
+from stsfs.fuse.mount_point import MountOptions, MountPoint
 from stsfs.fuse.workers import WORKERS_MAX, return_buffers_to_the_system, workers
 
 log = logging.getLogger(__name__)
 
 MAX_BACKGROUND = 128
 """Read-ahead requests the kernel may have under way; its default of 12 starves random readers."""
+
+FUSE_DEVICE = "/dev/fuse"
 
 _FUSE_INIT = 26
 _FUSE_PARALLEL_DIROPS = 1 << 18
@@ -60,35 +65,55 @@ class Session:
     dead mount answers ENOTCONN, where an empty directory would be believed.
     """
 
-    def __init__(self, mount_path: str) -> None:
-        self.mount_path = mount_path
+    def __init__(self, point: MountPoint) -> None:
+        self._point = point
         self._kernel_fd = -1
         self._session_fd = -1
 
-    async def mount(self, options: Sequence[str]) -> None:
-        """Mount with these options. Raises FuseUnavailable with what fusermount3 said."""
+    async def mount(self, options: MountOptions) -> None:
+        """Mount. Raises FuseUnavailable with what the kernel or fusermount3 said."""
+        if os.geteuid() == 0:
+            self._mount_as_root(options)
+        else:
+            await self._mount_by_fusermount(options)
+        self._point.note_mount()
+        os.set_blocking(self._kernel_fd, False)
+
+    def _mount_as_root(self, options: MountOptions) -> None:
+        try:
+            self._kernel_fd = os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+            self._point.mount(self._kernel_fd, options)
+        except OSError as exc:
+            self.close()
+            raise FuseUnavailable(
+                f"The kernel does not mount on {self._point.path}: {exc.strerror}.",
+                remedy="Start a container with --device /dev/fuse --cap-add SYS_ADMIN."
+                if exc.errno == errno.EPERM
+                else "",
+            ) from exc
+
+    async def _mount_by_fusermount(self, options: MountOptions) -> None:
+        program = os.fspath(programs.fusermount3())
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with ours, theirs:
-            command = ["fusermount3", "-o", ",".join(options), "--", self.mount_path]
-            environment = {**os.environ, "_FUSE_COMMFD": str(theirs.fileno())}
             try:
                 done = await trio.run_process(
-                    command,
+                    [program, "-o", options.of_fusermount(), "--", "."],
+                    cwd=self._point.link,
                     pass_fds=[theirs.fileno()],
-                    env=environment,
+                    env=programs.environment(_FUSE_COMMFD=str(theirs.fileno())),
                     check=False,
                     capture_stderr=True,
                 )
             except OSError as exc:
                 raise FuseUnavailable(
-                    f"fusermount3 cannot be run: {exc.strerror}.",
+                    f"{program} cannot be run: {exc.strerror}.",
                     remedy="Install fuse3: apt-get install fuse3, or dnf install fuse3.",
                 ) from exc
             if done.returncode:
                 said = done.stderr.decode(errors="replace").strip()
                 raise FuseUnavailable(f"The kernel does not mount here: {said or 'no reason'}.")
             self._kernel_fd = _received_descriptor(ours)
-        os.set_blocking(self._kernel_fd, False)
 
     async def negotiate(self, operations: pyfuse3.Operations) -> None:
         """Answer the kernel's INIT: what libfuse says, plus what pyfuse3 cannot ask for."""
@@ -147,18 +172,39 @@ class Session:
     async def unmount(self) -> None:
         """Take the mount away while it is still served; users of open files keep them for now."""
         said = ""
-        for flags in (["-u"], ["-u", "-z"]):
-            try:
-                done = await trio.run_process(
-                    ["fusermount3", *flags, "--", self.mount_path], check=False, capture_stderr=True
-                )
-            except OSError as exc:
-                said = f"fusermount3 cannot be run: {exc}"
-                continue
+        for lazy in (False, True):
+            with self._unmounting(lazy=lazy) as started:
+                if started is None:
+                    return  # it is gone, or another one lies on it
+                command, descriptors = started
+                try:
+                    done = await trio.run_process(
+                        command, pass_fds=descriptors, env=programs.environment(), check=False,
+                        capture_stderr=True,
+                    )  # fmt: skip
+                except OSError as exc:
+                    said = f"{command[0]} cannot be run: {exc}"
+                    continue
             if not done.returncode:
                 return
-            said = done.stderr.decode(errors="replace").strip()
+            said = done.stderr.decode(errors="replace").strip() or os.strerror(done.returncode)
         log.warning("unmounting: %s", said)
+
+    @contextlib.contextmanager
+    def _unmounting(self, *, lazy: bool) -> Iterator[tuple[list[str], list[int]] | None]:
+        """A command that unmounts, and the descriptors it needs; None if there is no mount."""
+        parent = self._point.opened_parent()
+        if parent is None:
+            yield None
+            return
+        try:
+            if os.geteuid() == 0:
+                yield self._point.unmounting(parent, lazy=lazy), [parent]
+            else:
+                program, path = os.fspath(programs.fusermount3()), os.fspath(self._point.path)
+                yield [program, "-u", *(["-z"] if lazy else []), "--", path], []
+        finally:
+            os.close(parent)
 
     def stop(self) -> None:
         """Make `serve` return, after the requests under way."""
@@ -176,7 +222,12 @@ class Session:
     def abandon(self) -> None:
         """The mount was made but will not be served: unmount it. Blocking, and short."""
         self.close()
-        subprocess.run(["fusermount3", "-u", "-z", "--", self.mount_path], check=False)
+        with self._unmounting(lazy=True) as started:
+            if started is not None:
+                command, descriptors = started
+                subprocess.run(
+                    command, pass_fds=descriptors, env=programs.environment(), check=False
+                )
 
 
 async def _one_worker(ended: trio.Event) -> None:

@@ -6,12 +6,11 @@ NAMED/stsfs-staging-UID/OWNER/ID.*     see `file` and `moves`
 """
 
 import contextlib
-import os
 import secrets
-import stat
 from pathlib import Path
 
-from stsfs.errors import BadArgument
+from stsfs.errors import BadArgument, ForeignPath
+from stsfs.owned_dir import OwnedDir
 from stsfs.staging import left
 from stsfs.staging.descriptors import DESCRIPTORS_MAX, Descriptors
 from stsfs.staging.file import MOVE_SUFFIX, StagingFile, sync_directory
@@ -55,7 +54,7 @@ class StagingDirectory:
         """
         part = part_of_user(named)
         try:
-            _prepare(part)
+            OwnedDir.open(part, create=True, private=True).close()
             path = part / secrets.token_hex(ID_BYTES)
             with locked(part):
                 path.mkdir(mode=0o700)
@@ -65,6 +64,8 @@ class StagingDirectory:
                 sync_directory(each)
         except OSError as exc:
             raise _unusable(named, exc) from exc
+        except ForeignPath as exc:
+            raise ForeignPath(exc.sentence, remedy="Name another --staging-dir.") from exc
         return cls(part, path, ownership, descriptors_max=descriptors_max)
 
     def create(self) -> StagingFile:
@@ -155,26 +156,12 @@ def _hold(owner: Path, held: contextlib.ExitStack) -> bool:
     """Hold the lock of a dead owner until `held` ends; False if it lives, or is gone."""
     try:
         ownership = Ownership.take(owner)
-    except FileNotFoundError:
+    except (FileNotFoundError, ForeignPath):
         return owner.is_dir()  # it died before it had a lock
     if ownership is None:
         return False
     held.callback(ownership.end)
     return True
-
-
-def _prepare(part: Path) -> None:
-    """Create what is missing. Raises OSError, and BadArgument for what belongs to others."""
-    part.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        part.mkdir(mode=0o700)
-    status = part.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise BadArgument(
-            f"{part} is not a directory of ours.", remedy="Name another --staging-dir."
-        )
-    if status.st_mode & 0o077:
-        part.chmod(0o700)
 
 
 def _unusable(named: Path, exc: OSError) -> BadArgument:

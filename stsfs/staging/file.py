@@ -13,8 +13,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from stsfs.errors import StagingFailure
+from stsfs.errors import ForeignPath, StagingFailure
+from stsfs.owned_dir import open_file
 from stsfs.staging.descriptors import Descriptors
 from stsfs.staging.punch import punch_hole
 from stsfs.staging.record import DamagedRecord, Fields, Record, parse_json
@@ -201,7 +203,7 @@ class StagingFile:
                 if self._lost_errno is not None:
                     raise OSError(self._lost_errno, os.strerror(self._lost_errno))
                 if self._descriptor < 0:
-                    self._descriptor = os.open(self._data, os.O_RDWR | os.O_CLOEXEC)
+                    self._descriptor = open_file(self._data, os.O_RDWR)
                 self._is_resting = False
                 self._users += 1
                 longest_idle = self._descriptors.used(self)
@@ -234,7 +236,7 @@ def encode(record: Record, *, durable: bool) -> bytes:
 def load(path: Path) -> Kept | None:
     """Undo `encode`; None if there is no such file. Raises DamagedRecord and OSError."""
     try:
-        with path.open("rb") as file:
+        with open_record(path) as file:
             if os.fstat(file.fileno()).st_size > RECORD_BYTES_MAX:
                 raise DamagedRecord("the record is too large to be one of ours")
             text = file.read()
@@ -246,10 +248,21 @@ def load(path: Path) -> Kept | None:
     return Kept(Record.from_json(values), is_certain)
 
 
+def open_record(path: Path) -> BinaryIO:
+    """A record or a journal, to be read. Raises DamagedRecord for what is no file of ours alone,
+    and OSError."""
+    try:
+        return open(open_file(path), "rb")
+    except ForeignPath as exc:
+        raise DamagedRecord(exc.sentence.rstrip(".")) from exc
+
+
 def replace_file(path: str, text: bytes, *, sync: bool) -> None:
     """Write a file in one step; with sync it is on the disk afterwards. Raises OSError."""
     new = path + NEW_SUFFIX
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(
+        new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
     try:
         view = memoryview(text)
         while view:

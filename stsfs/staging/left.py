@@ -6,11 +6,13 @@ have died between two renames. They have one id, and are put together again by i
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stsfs.errors import BadArgument
+from stsfs.errors import BadArgument, ForeignPath
+from stsfs.owned_dir import OwnedDir, check_file
 from stsfs.staging import file, moves
 from stsfs.staging.file import DATA_SUFFIX, MOVE_SUFFIX, NEW_SUFFIX, RECORD_SUFFIX
 from stsfs.staging.moves import MoveRecord
@@ -94,10 +96,10 @@ def part_of_user(named: Path) -> Path:
 def what_is_left(named: Path) -> list[Left]:
     """All that any process has not published, living ones included, oldest first.
 
-    For people who ask: changes nothing. Blocks; raises BadArgument if there is no such directory.
+    For people who ask: changes nothing. Blocks; raises BadArgument if there is no such directory,
+    or if others may change what is in it.
     """
-    part = part_of_user(named)
-    if not part.is_dir():
+    if (part := _checked_part(named)) is None:
         if named.is_dir():
             return []
         raise BadArgument(f"{named} is not a directory.", remedy="See --staging-dir of the mount.")
@@ -108,10 +110,9 @@ def what_is_left(named: Path) -> list[Left]:
 def owners(named: Path) -> list[Owner]:
     """Every process that has, or had, something in the directory that was named. Blocks.
 
-    Raises StagingFailure and StagingFull.
+    Raises StagingFailure, StagingFull and ForeignPath.
     """
-    part = part_of_user(named)
-    if not part.is_dir():
+    if (part := _checked_part(named)) is None:
         return []
     with translated(part), locked(part):
         return [each.owner for each in _scan(part)]
@@ -121,14 +122,27 @@ def is_unused(named: Path) -> bool:
     """Whether no process has anything in the directory that was named, living ones included.
 
     What dead processes left of nothing is removed first. False also where this user has no part in
-    it: its disk may not be mounted. Blocks.
+    it: its disk may not be mounted. Blocks; raises what `owners` does.
     """
-    part = part_of_user(named)
-    if not part.is_dir():
+    if (part := _checked_part(named)) is None:
         return False
     with translated(part), locked(part):
         sweep(part)
         return not any(each.is_dir() and not each.is_symlink() for each in part.iterdir())
+
+
+def _checked_part(named: Path) -> Path | None:
+    """This user's part, which nobody else can change; None if there is none.
+
+    Raises ForeignPath, StagingFailure and StagingFull.
+    """
+    part = part_of_user(named)
+    with translated(part):
+        try:
+            OwnedDir.open(part, private=True).close()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return part
 
 
 def look(part: Path) -> list[Left]:
@@ -173,11 +187,12 @@ def remove_if_empty(owner: Path) -> None:
 
 
 def _scan(part: Path) -> list[_Owned]:
-    """Every owner and the names of its files; foreign names are passed over."""
+    """Every owner and the names of its files; foreign names and directories are passed over."""
     local = is_local(part)
     found = []
     for path in sorted(part.iterdir()):
-        if path.is_symlink() or not path.is_dir():
+        status = path.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             continue
         info = OwnerInfo.read(path / OWNER_FILE)
         owned = _Owned(Owner(path, info, state_of(path, info, is_local=local)))
@@ -215,7 +230,7 @@ def _together(all_owned: Iterable[_Owned]) -> list[Left]:
 
 
 def _left_move(file_id: str, path: Path, owner: Owner) -> LeftMove:
-    when_s = path.stat().st_mtime
+    when_s = path.lstat().st_mtime
     try:
         return LeftMove(file_id, owner, (path,), when_s, moves.load(path))
     except FileNotFoundError:
@@ -226,12 +241,15 @@ def _left_move(file_id: str, path: Path, owner: Owner) -> LeftMove:
 
 def _left_file(file_id: str, group: dict[str, tuple[Path, Owner]]) -> Iterator[LeftBehind]:
     data_path, owner = group[DATA_SUFFIX]
-    status = data_path.stat()
+    status = data_path.lstat()
     paths = tuple(path for path, _ in group.values())
     record_path = group[RECORD_SUFFIX][0] if RECORD_SUFFIX in group else None
     kept, trouble = None, ""
     try:
+        check_file(data_path, status)
         kept = file.load(record_path) if record_path is not None else None
+    except ForeignPath as exc:
+        trouble = exc.sentence.rstrip(".")
     except (DamagedRecord, OSError) as exc:
         trouble = _words(exc)
     if kept is None:
@@ -250,7 +268,7 @@ def _left_file(file_id: str, group: dict[str, tuple[Path, Owner]]) -> Iterator[L
 
 def _is_empty(path: Path) -> bool:
     try:
-        return path.stat().st_size == 0
+        return path.lstat().st_size == 0
     except FileNotFoundError:
         return True
 

@@ -19,9 +19,11 @@ from typing import BinaryIO, Literal
 
 from stsfs import values as checks
 from stsfs.errors import StagingFailure
+from stsfs.owned_dir import open_file
 from stsfs.staging.file import (
     MOVE_SUFFIX,
     boot_id,
+    open_record,
     replace_file,
     sync_directory,
 )
@@ -135,8 +137,8 @@ class MoveJournal:
 
     def _append(self, values: dict[str, object], *, sync: bool) -> None:
         line = b"\n" + _line(values)  # on a line of its own: the one before may be torn
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-        with translated(self.path), open(os.open(self.path, flags), "wb", 0) as file:
+        flags = os.O_WRONLY | os.O_APPEND
+        with translated(self.path), open(open_file(self.path, flags), "wb", 0) as file:
             length_before = os.fstat(file.fileno()).st_size
             try:
                 if file.write(line) != len(line):
@@ -168,8 +170,9 @@ def encode(record: MoveRecord, *, durable: bool) -> bytes:
 
 def is_void(path: Path) -> bool:
     """Whether the machine has gone down since, and the journal was not forced to the disk."""
+    first = b"unread"
     try:
-        with open(path, "rb") as file:
+        with open_record(path) as file:
             first = file.readline(LINE_BYTES_MAX)
         written_at = Fields.parse(first, "the journal").optional_text("boot_id")
     except DamagedRecord:
@@ -184,7 +187,7 @@ def load(path: Path) -> MoveRecord:
 
     Keys lie in the location; no object is moved twice, or to where another comes from.
     """
-    with path.open("rb") as file:
+    with open_record(path) as file:
         if os.fstat(file.fileno()).st_size > JOURNAL_BYTES_MAX:
             raise DamagedRecord("the journal is too large to be one of ours")
         header = Fields.parse(file.readline(LINE_BYTES_MAX), "the journal")

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from stsfs.errors import ForeignPath
+from stsfs.owned_dir import open_file
 from stsfs.staging.record import DamagedRecord, Fields
 
 OWNER_FILE = "owner.json"
@@ -53,7 +55,7 @@ class OwnerInfo:
     def read(cls, path: Path) -> "OwnerInfo | None":
         """Undo `to_json`; None for anything else, as where a process died while it wrote."""
         try:
-            with path.open("rb") as file:
+            with open(open_file(path), "rb") as file:
                 fields = Fields.parse(file.read(FILE_BYTES_MAX), "the owner")
             return cls(
                 fields.text("host"),
@@ -61,7 +63,7 @@ class OwnerInfo:
                 fields.text("mount_path"),
                 fields.number("started_unix_s"),
             )
-        except (OSError, DamagedRecord):
+        except (OSError, ForeignPath, DamagedRecord):
             return None
 
 
@@ -95,8 +97,11 @@ class Ownership:
 
     @classmethod
     def take(cls, path: Path) -> "Ownership | None":
-        """Hold an owner whose process is gone; None if it lives. Raises OSError."""
-        descriptor = os.open(path / OWNER_FILE, os.O_RDWR | os.O_CLOEXEC)
+        """Hold an owner whose process is gone; None if it lives.
+
+        Raises OSError, and ForeignPath for what no process of ours can hold.
+        """
+        descriptor = open_file(path / OWNER_FILE, os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -118,7 +123,7 @@ def state_of(path: Path, info: OwnerInfo | None, *, is_local: bool) -> OwnerStat
     """Whether the process of an owner lives. Raises OSError."""
     try:
         held = Ownership.take(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, ForeignPath):
         return "dead"  # it died before it had a lock
     if held is None:
         return "living"
@@ -130,8 +135,11 @@ def state_of(path: Path, info: OwnerInfo | None, *, is_local: bool) -> OwnerStat
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """One process of this user at a time; held for a few file operations. Raises OSError."""
-    descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """One process of this user at a time; held for a few file operations.
+
+    The directory was opened as an OwnedDir before. Raises OSError and ForeignPath.
+    """
+    descriptor = open_file(directory / ".lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -147,7 +155,7 @@ def is_local(path: Path) -> bool:
     inside = os.fsencode(os.path.realpath(path))
     kind, longest = "", -1
     try:
-        lines = _MOUNTINFO.read_bytes().splitlines()
+        lines = _MOUNTINFO.read_bytes().split(b"\n")
     except OSError:
         return False
     for line in lines:

@@ -11,7 +11,7 @@ from lxml import etree
 
 from stsfs import errors
 from stsfs.store.http_connection import Head
-from stsfs.values import one_line
+from stsfs.values import one_line, region_name
 
 
 class Meaning(enum.Enum):
@@ -68,9 +68,6 @@ MESSAGE_CHARS_MAX = 1000
 """Of what a server says in words: AWS names who may not do what to which resource."""
 
 _CODE = re.compile(r"[!-~]{1,100}")
-_REGION = re.compile(r"[A-Za-z0-9_-]{1,63}")
-"""What may become a part of a host's name."""
-
 _RETRY = {
     "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling",
     "ThrottlingException", "RequestThrottled", "TooManyRequests", "BandwidthLimitExceeded",
@@ -108,7 +105,9 @@ def read(head: Head, body: bytes) -> Answer:
     if not _CODE.fullmatch(code):
         code = ""
     region = head.headers.get(b"x-amz-bucket-region", b"").decode("latin-1") or region
-    if not _REGION.fullmatch(region):
+    try:
+        region_name(region)
+    except ValueError:
         region = ""
     server_unix_s = unix_s_of(head.headers.get(b"date", b"").decode("latin-1"))
     meaning = _meaning(head.status, code, region)

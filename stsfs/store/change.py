@@ -1,5 +1,6 @@
 """One request that changes something: built for each try, and its refusals understood."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -28,6 +29,8 @@ _VERBS = {
 }  # fmt: skip
 
 
+_UPLOAD_ID = re.compile(r"[!-~]{0,4096}")
+_CRC32C = re.compile(r"(?:[A-Za-z0-9+/]{6}==)?")
 _MAY_BE_SILENT = {"abort", "delete", "complete"}
 """radosgw completes an upload, and may tell an empty ETag."""
 
@@ -55,7 +58,10 @@ class Refused(Exception):
 
 
 class Made(NamedTuple):
-    """What the server tells of what it has made; empty what it does not tell."""
+    """What the server tells of what it has made; empty what it does not tell.
+
+    All of it can be sent, and written down.
+    """
 
     etag: str
     checksum: str
@@ -235,11 +241,14 @@ class Change:
             raise ErrorInside(inside)
         _, fields = answers.document(body)
         etag = normal_etag(fields.get("ETag", "") or header(head, b"etag"))
-        upload_id = fields.get("UploadId", "")
+        upload_id = fields.get("UploadId", "").strip()
+        told_checksum = fields.get("ChecksumCRC32C", "").strip()
+        if not (_UPLOAD_ID.fullmatch(upload_id) and _CRC32C.fullmatch(told_checksum)):
+            raise StoreFailure(f"The server answers with what cannot be sent: {self._what()}.")
         told = upload_id if self.kind == "begin" else etag
         if not told and self.kind not in _MAY_BE_SILENT:
             raise StoreFailure(f"The server does not tell what became of it: {self._what()}.")
-        return Made(etag, fields.get("ChecksumCRC32C", "") or checksum, upload_id)
+        return Made(etag, told_checksum or checksum, upload_id)
 
     def _again(self, answer: Answer, sent: Mapping[str, str]) -> bool:
         """Whether the next try is another request. Raises what an answer means here only."""

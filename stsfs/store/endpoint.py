@@ -1,7 +1,6 @@
 """Where the requests of one bucket go: host, port, TLS, and the path in front of a key."""
 
 import os
-import re
 import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -9,9 +8,6 @@ from urllib.parse import urlsplit
 from stsfs import values
 from stsfs.errors import BadArgument
 from stsfs.store.sigv4 import encode_path
-
-_REGION = re.compile(r"[A-Za-z0-9_-]{1,63}")
-"""What may become a part of a host's name."""
 
 DEFAULT_REGION = "us-east-1"
 
@@ -48,10 +44,19 @@ def endpoint_for(bucket: str, region: str | None, endpoint_url: str | None) -> E
 
     On AWS a bucket whose name has a dot is named in the path, because the wildcard certificate
     covers one label only. An unknown region begins as us-east-1, which answers with the right one.
+    Raises BadArgument for what cannot be part of an address.
     """
+    try:
+        values.bucket_name(bucket)
+    except ValueError:
+        raise BadArgument(f"{bucket!r} is not the name of a bucket.") from None
     known = region or DEFAULT_REGION
-    if not _REGION.fullmatch(known):
-        raise BadArgument(f"{known!r} is not the name of a region.", remedy="See --region.")
+    try:
+        values.region_name(known)
+    except ValueError:
+        raise BadArgument(
+            f"{known!r} is not the name of a region.", remedy="See --region."
+        ) from None
     if endpoint_url is None:
         host, path = f"s3.{known}.amazonaws.com", f"/{bucket}"
         if "." not in bucket:

@@ -15,30 +15,43 @@ import httptools
 import trio
 
 from stsfs.store.http_sending import OutgoingBody, Sending
-from stsfs.store.http_wire import STALL_S, ConnectionBroken
+from stsfs.store.http_wire import BODY_S, PACE_BYTES, STALL_S, WORK_S, ConnectionBroken
+from stsfs.values import TEXT_CHARS_MAX, size_bytes
 
 _SCRATCH_BYTES = 16 * 1024
 _HEAD_BYTES_MAX = 64 * 1024
+_HEADERS_MAX = 500
+_SINGLE = {b"etag", b"content-range", b"date", b"last-modified"}
+"""Headers that decide something: two that differ are no answer."""
 _ALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """Seconds, seconds, times: a peer that has vanished is noticed while a long answer is due."""
 
 
 @dataclass(slots=True)
 class Head:
-    """Status line and headers of one answer."""
+    """Status line and headers of one answer.
+
+    As a connection makes it: a bounded number of headers of bounded length, without control
+    characters, and none of those that decide something twice.
+    """
 
     status: int = 0
     headers: dict[bytes, bytes] = field(default_factory=dict)
     """Names in lower case."""
 
     length_bytes: int | None = None
-    """Content-Length; None when the body is chunked or ends with the connection."""
+    """Content-Length, a size that a file can have; None when the body is chunked or ends with the
+    connection."""
 
     keep_alive: bool = False
 
 
 class _Parser:
-    """httptools callbacks for one answer."""
+    """httptools callbacks for one answer; what they raise is an HttpParserError to the caller.
+
+    httptools itself refuses control characters in headers, and a length that is no number, comes
+    twice, or beside chunks.
+    """
 
     def __init__(self) -> None:
         self.head = Head()
@@ -48,7 +61,14 @@ class _Parser:
         self.http: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.head.headers[name.lower()] = value
+        if self.complete:
+            return  # behind the last chunk: nobody looks there
+        headers, name = self.head.headers, name.lower()
+        if len(headers) >= _HEADERS_MAX or len(value) > TEXT_CHARS_MAX:
+            raise ValueError("too many headers, or too long")
+        if name in _SINGLE and headers.get(name, value) != value:
+            raise ValueError("a header that is there twice")
+        headers[name] = value
 
     def on_headers_complete(self) -> None:
         assert self.http is not None
@@ -57,7 +77,7 @@ class _Parser:
         self.head.keep_alive = self.http.should_keep_alive()
         length = self.head.headers.get(b"content-length")
         if length is not None and b"transfer-encoding" not in self.head.headers:
-            self.head.length_bytes = int(length)
+            self.head.length_bytes = size_bytes(int(length))
 
     def on_body(self, data: bytes) -> None:
         self.body.append(data)
@@ -80,6 +100,8 @@ class Connection:
         self._parser: _Parser | None = None
         self._http: httptools.HttpResponseParser | None = None
         self._body_left_bytes = 0
+        self._body_ends_s = self._pace_ends_s = float("inf")
+        self._pace_left_bytes = 0
         self._cut = False
         self._patience_s = STALL_S
         self.reused = False
@@ -183,7 +205,9 @@ class Connection:
         if not parser.complete:
             raise ConnectionBroken("an incomplete head")
         self._parser, self._http = parser, http
-        self._body_left_bytes = parser.head.length_bytes or 0
+        self._body_left_bytes = self._pace_left_bytes = parser.head.length_bytes or 0
+        self._body_ends_s = float("inf")
+        self._pace_ends_s = trio.current_time() + STALL_S
         return parser.head
 
     async def _recv(self, into: memoryview) -> int:
@@ -212,20 +236,41 @@ class Connection:
             try:
                 count = self._sock.recv_into(into)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                with trio.CancelScope(deadline=trio.current_time() + self._patience_s):
+                now_s = trio.current_time()
+                self._check_pace(now_s)
+                with trio.CancelScope(deadline=min(now_s + self._patience_s, self._body_ends_s)):
                     count = await self._recv(into)
         except OSError as exc:
             raise ConnectionBroken(str(exc)) from exc
         if count < 0:
-            raise ConnectionBroken(f"the body stalled for {self._patience_s:g} s")
+            raise ConnectionBroken("the body stalled")
         if count == 0:
             raise ConnectionBroken("the body was cut")
         self._body_left_bytes -= count
         return count
 
-    async def body(self, head: Head) -> AsyncGenerator[bytes, None]:
-        """The whole body in pieces, however it is framed: for small bodies (LIST pages, errors)."""
+    def _check_pace(self, now_s: float) -> None:
+        """Raise ConnectionBroken for a body that comes too slowly to be of use.
+
+        Only looked at when there is nothing to receive. Who is given time to work may be slow.
+        """
+        if now_s < self._pace_ends_s or self._patience_s > STALL_S:
+            return
+        if self._pace_left_bytes - self._body_left_bytes < PACE_BYTES:
+            raise ConnectionBroken(f"fewer than {PACE_BYTES} bytes came in {STALL_S:g} s")
+        self._pace_left_bytes = self._body_left_bytes
+        self._pace_ends_s = now_s + STALL_S
+
+    async def body(self, head: Head, bytes_max: int) -> AsyncGenerator[bytes, None]:
+        """The whole body in pieces, however it is framed: for small bodies (LIST pages, errors).
+
+        Raises ConnectionBroken, also where it does not end within bytes_max, chunks' heads and
+        what follows the last one included, or in time.
+        """
+        self._body_ends_s = trio.current_time() + (WORK_S if self._patience_s > STALL_S else BODY_S)
         if head.length_bytes is not None:
+            if head.length_bytes > bytes_max:
+                raise ConnectionBroken(f"a body longer than {bytes_max} bytes")
             left_bytes = head.length_bytes
             piece = memoryview(bytearray(min(left_bytes, 4 * _SCRATCH_BYTES)))
             while left_bytes:
@@ -237,13 +282,17 @@ class Connection:
         assert parser is not None
         assert http is not None
         piece = memoryview(bytearray(4 * _SCRATCH_BYTES))
+        left_bytes = bytes_max
         while not parser.ended:
+            if left_bytes < 0:
+                raise ConnectionBroken(f"a body longer than {bytes_max} bytes")
             try:
                 count = await self.receive_into(piece)
             except ConnectionBroken:
                 if b"transfer-encoding" in head.headers or head.keep_alive:
                     raise
                 return  # no length, no chunks: the end of the connection ends the body
+            left_bytes -= count
             try:
                 http.feed_data(bytes(piece[:count]))
             except httptools.HttpParserError as exc:

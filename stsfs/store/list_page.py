@@ -1,7 +1,8 @@
 """ListObjectsV2 pages: parsed in C while they arrive, then read column by column.
 
 A page of 1000 keys costs about 2 ms after its last byte; reading it element by element in Python
-costs four times as much, and every reader on the event loop would wait for it.
+costs four times as much, and every reader on the event loop would wait for it. Rows are therefore
+checked a slice at a time, and one by one only in a slice that has a row that makes no sense.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,17 @@ import trio
 from lxml import etree
 
 from stsfs.errors import StoreFailure
-from stsfs.store.etags import normal_etags
+from stsfs.store.etags import normal_etag, normal_etags
 from stsfs.store.object_store import ListedObject, ListPage
-from stsfs.values import UNIX_S_MAX, UNIX_S_MIN, header, one_line, size_bytes
+from stsfs.values import (
+    KEY_BYTES_MAX,
+    TEXT_CHARS_MAX,
+    UNIX_S_MAX,
+    UNIX_S_MIN,
+    header,
+    one_line,
+    size_bytes,
+)
 
 _COLUMNS = ("Key", "ETag", "Size", "LastModified", "StorageClass")
 _SLICE_ROWS = 250
@@ -26,26 +35,40 @@ PAGE_BYTES_MAX = 8 << 20
 ROWS_MAX = 10_000
 """Of one page: the most that any server sends; more are not even looked at."""
 
-MARKS_MAX = 30 * ROWS_MAX
+MARKS_MAX = 100_000
 """Of one page: characters that begin an element, an attribute or a reference, for each of which the
-parser takes a hundred bytes and more. A row has about 25."""
+parser takes a hundred bytes and more. A row has about 25, and a page a thousand or two."""
 
 UNCOUNTED_BYTES = 512 * 1024
-"""Of one page: so short a beginning cannot take much memory, and most pages are no longer."""
+"""Of one page: in so short a beginning only elements are counted, and most pages are no longer."""
 
 _MARKS = (b"<", b"&", b'"', b"'")
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What a server that does not encode keys writes for what is no text."""
+
+_NOT_PLAIN = ("%", "+", _REPLACEMENT)
+"""A key without any of them stands for itself."""
+
+NOT_UTF8 = "its key is not UTF-8"
+TOO_LONG = f"its key has more than {KEY_BYTES_MAX} bytes"
 
 
 class ListPageParser:
     """Feed bytes, then take the page. Keys are decoded if the server says that it encoded them.
 
-    ETags are in their normal form, sizes and times in range.
+    Keys are UTF-8 and no longer than keys can be, ETags in their normal form, sizes and times in
+    range; a row of which that is not true is among the unusable ones.
     """
 
     def __init__(self) -> None:
         # No entities, no network: what arrives is data from a server we do not control.
         self._xml = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
         self._fed_bytes = self._marks = 0
+
+    def announced(self, length_bytes: int | None) -> None:
+        """Raise StoreFailure for a page whose length is too much already."""
+        if length_bytes is not None and length_bytes > PAGE_BYTES_MAX:
+            raise StoreFailure(f"A page of the listing has more than {PAGE_BYTES_MAX} bytes.")
 
     def feed(self, data: bytes) -> None:
         """Parse one more piece. Raises StoreFailure when it is too much, or cannot be XML."""
@@ -54,6 +77,8 @@ class ListPageParser:
             raise StoreFailure(f"A page of the listing has more than {PAGE_BYTES_MAX} bytes.")
         if self._fed_bytes > UNCOUNTED_BYTES:
             self._marks += sum(map(data.count, _MARKS))
+        else:
+            self._marks += data.count(b"<")
         if self._marks > MARKS_MAX:
             raise StoreFailure("A page of the listing has more XML elements than any page needs.")
         try:
@@ -74,26 +99,37 @@ class ListPageParser:
             raise StoreFailure(f"The listing is a <{one_line(etree.QName(root).localname)}>.")
         space = etree.QName(root).namespace
         mark = f"{{{space}}}" if space else ""
-        next_token = None
-        if root.findtext(f"{mark}IsTruncated") == "true":
-            next_token = root.findtext(f"{mark}NextContinuationToken")
-            if not next_token:
-                raise StoreFailure("The listing is truncated but names no continuation.")
+        next_token = _next_token(root, mark)
         if len(root) > ROWS_MAX + _FIELDS_MAX:
             raise StoreFailure(f"A page of the listing has more than {ROWS_MAX} rows.")
-        encoded = root.findtext(f"{mark}EncodingType") == "url"
-        decode = unquote_plus if encoded else str
-        prefixes = [
-            decode(shared.findtext(f"{mark}Prefix") or "")
-            for shared in root.iterchildren(f"{mark}CommonPrefixes")
-        ]
-        return ListPage(await _objects(root, mark, decode), prefixes, next_token)
+        rows = _Rows(is_encoded=root.findtext(f"{mark}EncodingType") == "url")
+        prefixes = rows.prefixes(
+            [
+                shared.findtext(f"{mark}Prefix") or ""
+                for shared in root.iterchildren(f"{mark}CommonPrefixes")
+            ]
+        )
+        objects: list[ListedObject] = []
+        columns = await _columns(root, mark)
+        for first in range(0, len(columns[0]), _SLICE_ROWS):
+            objects += rows.objects(*(column[first : first + _SLICE_ROWS] for column in columns))
+            await trio.lowlevel.checkpoint()
+        return ListPage(objects, prefixes, next_token, rows.unusable)
 
 
-async def _objects(
-    root: etree._Element, mark: str, decode: Callable[[str], str]
-) -> list[ListedObject]:
-    """The Contents elements, a column of texts at a time."""
+def _next_token(root: etree._Element, mark: str) -> str | None:
+    if root.findtext(f"{mark}IsTruncated") != "true":
+        return None
+    token = root.findtext(f"{mark}NextContinuationToken")
+    if not token:
+        raise StoreFailure("The listing is truncated but names no continuation.")
+    if len(token) > TEXT_CHARS_MAX:
+        raise StoreFailure("The listing names a continuation that is too long to be sent.")
+    return token
+
+
+async def _columns(root: etree._Element, mark: str) -> list[list[str]]:
+    """The texts of the Contents elements, a column at a time."""
     rows = list(root.iterchildren(f"{mark}Contents"))
     columns = []
     for name in _COLUMNS:
@@ -102,38 +138,107 @@ async def _objects(
             column = [row.findtext(mark + name) or "" for row in rows]
         columns.append(column)
         await trio.lowlevel.checkpoint()
-    objects: list[ListedObject] = []
-    for first in range(0, len(rows), _SLICE_ROWS):
-        objects += _slice(decode, *(column[first : first + _SLICE_ROWS] for column in columns))
-        await trio.lowlevel.checkpoint()
-    return objects
+    return columns
 
 
-def _slice(
+class _Rows:
+    """The rows of one page, from texts to values."""
+
+    def __init__(self, *, is_encoded: bool) -> None:
+        self.unusable: dict[str, str] = {}
+        """Why, by key, as far as that can be shown."""
+
+        self._decode = _decoded if is_encoded else _text
+        self._shown = unquote_plus if is_encoded else str
+
+    def prefixes(self, texts: list[str]) -> list[str]:
+        """The common prefixes."""
+        return [key for text in texts if (key := self._key(text)) is not None]
+
+    def objects(
+        self,
+        keys: list[str],
+        etags: list[str],
+        sizes: list[str],
+        times: list[str],
+        classes: list[str],
+    ) -> list[ListedObject]:
+        """The objects of a slice."""
+        try:
+            return list(
+                map(ListedObject, *_usable(self._decode, keys, etags, sizes, times, classes))
+            )
+        except (ValueError, OverflowError, OSError, StoreFailure):
+            rows = zip(keys, etags, sizes, times, classes, strict=True)
+            return [found for row in rows if (found := self._row(*row)) is not None]
+
+    def _key(self, text: str) -> str | None:
+        try:
+            key = self._decode(text)
+        except ValueError:
+            self.unusable[self._shown(text)] = NOT_UTF8
+            return None
+        if len(key.encode()) > KEY_BYTES_MAX:
+            self.unusable[key[:KEY_BYTES_MAX]] = TOO_LONG
+            return None
+        return key
+
+    def _row(
+        self, key: str, etag: str, size: str, time: str, storage_class: str
+    ) -> ListedObject | None:
+        decoded = self._key(key)
+        if decoded is None:
+            return None
+        try:
+            size_number = _sizes([size])[0]
+            unix_s = _unix_s(time)
+            return ListedObject(
+                decoded, normal_etag(etag), size_number, unix_s, header(storage_class)
+            )
+        except (ValueError, OverflowError, OSError, StoreFailure) as exc:
+            self.unusable[decoded] = f"the server's listing makes no sense of it: {_why(exc)}"
+            return None
+
+
+def _usable(
     decode: Callable[[str], str],
     keys: list[str],
     etags: list[str],
     sizes: list[str],
     times: list[str],
     classes: list[str],
-) -> list[ListedObject]:
-    try:
-        unix_s = {text: _unix_s(text) for text in set(times)}
-        for storage_class in set(classes):
-            header(storage_class)
-        sizes_bytes = list(map(int, sizes))
-        size_bytes(min(sizes_bytes))
-        size_bytes(max(sizes_bytes))
-        return [
-            ListedObject(decode(key), etag, size, unix_s[time], storage_class)
-            for key, etag, size, time, storage_class in zip(
-                keys, normal_etags(etags), sizes_bytes, times, classes, strict=True
-            )
-        ]
-    except (ValueError, OverflowError, OSError) as exc:
-        raise StoreFailure(
-            f"The listing has a size or date or storage class that is none ({one_line(str(exc))})."
-        ) from exc
+) -> tuple[list[str], list[str], list[int], list[float], list[str]]:
+    """The same columns as values. Raises an error if a single one makes no sense."""
+    decoded = keys
+    if any(map("\n".join(keys).__contains__, _NOT_PLAIN)):  # rare, and dear
+        decoded = [decode(key) for key in keys]
+    if 4 * max(map(len, decoded)) > KEY_BYTES_MAX:
+        for key in decoded:
+            if len(key.encode()) > KEY_BYTES_MAX:
+                raise ValueError(TOO_LONG)
+    unix_s = {text: _unix_s(text) for text in set(times)}
+    for storage_class in set(classes):
+        header(storage_class)
+    return decoded, normal_etags(etags), _sizes(sizes), [unix_s[time] for time in times], classes
+
+
+def _sizes(texts: list[str]) -> list[int]:
+    digits = "".join(texts)
+    if not (digits.isascii() and digits.isdigit()):  # int takes blanks, signs and other alphabets
+        raise ValueError("its size is no number")
+    found = list(map(int, texts))
+    size_bytes(max(found))
+    return found
+
+
+def _decoded(key: str) -> str:
+    return unquote_plus(key, errors="strict")
+
+
+def _text(key: str) -> str:
+    if _REPLACEMENT in key:
+        raise ValueError(NOT_UTF8)
+    return key
 
 
 def _unix_s(text: str) -> float:
@@ -143,3 +248,7 @@ def _unix_s(text: str) -> float:
     if UNIX_S_MIN <= unix_s <= UNIX_S_MAX:
         return unix_s
     return UNIX_S_MIN if unix_s < 0 else UNIX_S_MAX
+
+
+def _why(exc: Exception) -> str:
+    return one_line(str(exc))

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 
@@ -38,6 +39,9 @@ class ListPage(NamedTuple):
     prefixes: Sequence[str]
     next_token: str | None
     """None on the last page."""
+
+    unusable: Mapping[str, str] = MappingProxyType({})
+    """Keys of rows that make no sense, and why: what is there cannot be shown, read or replaced."""
 
 
 class RangeSink(Protocol):
@@ -90,7 +94,8 @@ class ObjectStore(Protocol):
         """One page of the keys below prefix, rolled up at the next delimiter; empty: none are.
 
         A page without rows is the last one. Names are in byte order, begin with prefix, and are
-        hardly more than keys_max; `paging` has what holds from page to page.
+        hardly more than keys_max; `paging` has what holds from page to page. Of a row that makes no
+        sense only the key is told, as unusable; the others are as if it were not there.
         """
 
 

@@ -9,14 +9,20 @@ listing, the first page of a long directory and the answer about a single name a
 the last name of a page that every smaller one has been told.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import operator
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import pairwise
+
+import trio
 
 from stsfs.errors import StoreFailure
 from stsfs.store.object_store import ListedObject, ListPage, ObjectStore
 
-EMPTY_PAGES_MAX = 1000
-"""So many pages in a row may be empty although the server says that more follows."""
+EMPTY_PAGES_MAX, EMPTY_S_MAX = 1000, 600.0
+"""So many pages in a row may be empty although the server says that more follows, for so long."""
+
+UNUSABLE_MAX = 10_000
+"""Of what cannot be shown, so much may come in a row without anything that can."""
 
 ROWS_SLACK = 1000
 """Rows that a server may send beyond those asked for: some ignore small limits."""
@@ -25,8 +31,6 @@ SENTENCE_CHARS_MAX = 3000
 """Of an error: two keys of the greatest length, and a few words."""
 
 _REMEDY = "Tell the maker of the server; stsfs cannot show what is there."
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-"""Stands for bytes that are not UTF-8: the place of such a key cannot be told."""
 
 
 def check_page(
@@ -35,10 +39,10 @@ def check_page(
     """Raise StoreFailure for a page that cannot be the answer to this request. Not a checkpoint."""
     keys = [listed.key for listed in page.objects]
     for names in (keys, page.prefixes):
-        stray = next((name for name in names if not name.startswith(prefix)), None)
-        if stray is not None:
-            raise _liar(f"Asked for keys that begin with {prefix!r}, it lists {stray!r}.")
         _check_order(names)
+        for name in (*names[:1], *names[-1:]):  # whatever lies between two such keys is such a key
+            if not name.startswith(prefix):
+                raise _liar(f"Asked for keys that begin with {prefix!r}, it lists {name!r}.")
     for shared in page.prefixes:
         if not delimiter or not shared.endswith(delimiter) or len(shared) <= len(prefix):
             raise _liar(f"It lists {shared!r} as a common prefix below {prefix!r}.")
@@ -50,7 +54,7 @@ def check_page(
 
 def check_follows(last: str, first: str) -> None:
     """Raise StoreFailure where a page does not begin after the end of the one before it."""
-    if first <= last and _REPLACEMENT not in first + last:
+    if first <= last:
         raise _liar(f"A page begins with {first!r}, and the one before it ended with {last!r}.")
 
 
@@ -69,33 +73,57 @@ async def filled(
     versions were deleted. Whoever looks at one page to learn whether something exists would
     conclude that it does not. Raises StoreFailure where no end is in sight.
     """
-    for _ in range(EMPTY_PAGES_MAX):
-        page = await ask(token)
+    unusable: Mapping[str, str] = {}
+    until_s = trio.current_time() + EMPTY_S_MAX
+    count = 0
+    while count < EMPTY_PAGES_MAX:
+        page, count = await ask(token), count + 1
+        if unusable:
+            page = page._replace(unusable={**unusable, **page.unusable})
         if page.objects or page.prefixes or page.next_token is None:
             return page
-        token = page.next_token
-    raise _liar(f"{EMPTY_PAGES_MAX} pages of the listing of {prefix!r} in a row were empty.")
+        unusable, token = page.unusable, page.next_token
+        if trio.current_time() > until_s or len(unusable) > UNUSABLE_MAX:
+            break
+    raise _liar(f"{count} pages of the listing of {prefix!r} in a row had nothing to be shown.")
 
 
 class Pages:
-    """The pages of the keys below a prefix, one after the other, and in order."""
+    """The pages of the keys below a prefix, one after the other, and in order.
+
+    For those who must know everything that is there: what is unusable is an error, unless it is to
+    be skipped.
+    """
 
     def __init__(
-        self, store: ObjectStore, prefix: str, *, keys_max: int = 1000, delimiter: str = ""
+        self,
+        store: ObjectStore,
+        prefix: str,
+        *,
+        keys_max: int = 1000,
+        delimiter: str = "",
+        skips_unusable: bool = False,
     ) -> None:
         self._store, self._prefix = store, prefix
         self._keys_max, self._delimiter = keys_max, delimiter
+        self._skips_unusable = skips_unusable
         self._token: str | None = None
         self._last: str | None = None
         self._is_over = False
 
     async def next(self) -> ListPage | None:
-        """The next page; None after the last. Raises what ObjectStore.list_page raises."""
+        """The next page; None after the last.
+
+        Raises what ObjectStore.list_page raises, and StoreFailure for what is unusable.
+        """
         if self._is_over:
             return None
         page = await self._store.list_page(
             self._prefix, token=self._token, keys_max=self._keys_max, delimiter=self._delimiter
         )
+        if not self._skips_unusable:
+            for key, why in page.unusable.items():
+                raise StoreFailure(f"What is at {key!r} cannot be told: {why}.", remedy=_REMEDY)
         if (ends := bounds(page)) is not None:
             if self._last is not None:
                 check_follows(self._last, ends[0])
@@ -116,15 +144,22 @@ async def first_keys(store: ObjectStore, prefix: str, count: int) -> list[Listed
 
 
 async def object_at(store: ObjectStore, key: str) -> ListedObject | None:
-    """The object of just this key, if there is one: it is the first of all that begin so."""
-    found = await first_keys(store, key, 1)
-    return found[0] if found and found[0].key == key else None
+    """The object of just this key, if there is one: it is the first of all that begin so.
+
+    Raises StoreFailure where there is one that is unusable.
+    """
+    page = await store.list_page(key, keys_max=1, delimiter="")
+    if (why := page.unusable.get(key)) is not None:
+        raise StoreFailure(f"What is at {key!r} cannot be told: {why}.", remedy=_REMEDY)
+    return page.objects[0] if page.objects and page.objects[0].key == key else None
 
 
 def _check_order(names: Sequence[str]) -> None:
     # Strings compare by code point, which is the order of their UTF-8 bytes.
+    if not any(map(operator.ge, names, names[1:])):
+        return
     for earlier, later in pairwise(names):
-        if later <= earlier and _REPLACEMENT not in earlier + later:
+        if later <= earlier:
             raise _liar(f"It lists {later!r} after {earlier!r}, which is not in byte order.")
 
 

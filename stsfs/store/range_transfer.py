@@ -8,7 +8,7 @@ from stsfs.errors import StaleVersion, StoreFailure
 from stsfs.store.counters import KindCount
 from stsfs.store.etags import normal_etag
 from stsfs.store.http_connection import Connection, Head
-from stsfs.store.http_wire import TURN_BYTES, ConnectionBroken
+from stsfs.store.http_wire import PACE_BYTES, TURN_BYTES, ConnectionBroken
 from stsfs.store.object_store import ObjectVersion, RangeSink
 from stsfs.store.retry import Trouble
 from stsfs.values import one_line
@@ -63,7 +63,8 @@ class RangeTransfer:
             try:
                 received = await connection.receive_into(memory[: self._stop - self._position])
             except ConnectionBroken:
-                if self._position > begun:
+                # Who sends a byte a minute must not be forgiven for ever.
+                if self._position - begun >= PACE_BYTES:
                     trouble.progress()
                 raise
             sink.received(received)
@@ -122,10 +123,5 @@ def _check_etag(head: Head, version: ObjectVersion) -> None:
 
 async def whole(connection: Connection, head: Head) -> bytes:
     """The body of an answer that is short. Raises ConnectionBroken."""
-    body = bytearray()
-    async with aclosing(connection.body(head)) as pieces:
-        async for piece in pieces:
-            body += piece
-            if len(body) > _SMALL_BODY_BYTES_MAX:
-                raise ConnectionBroken("an error answer without end")
-    return bytes(body)
+    async with aclosing(connection.body(head, _SMALL_BODY_BYTES_MAX)) as pieces:
+        return b"".join([piece async for piece in pieces])

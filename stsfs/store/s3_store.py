@@ -8,7 +8,7 @@ from stsfs.errors import AccessDenied, StaleVersion, StoreFailure
 from stsfs.store.answers import understood
 from stsfs.store.counters import StoreCounters
 from stsfs.store.http_connection import Connection, Head
-from stsfs.store.list_page import ListPageParser
+from stsfs.store.list_page import PAGE_BYTES_MAX, ListPageParser
 from stsfs.store.look import is_gone
 from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion, RangeSink
 from stsfs.store.paging import check_page, filled, object_at
@@ -18,6 +18,7 @@ from stsfs.store.s3_writer import S3Writer
 from stsfs.store.signed_bucket import Asked, Lease, SignedBucket
 from stsfs.store.sigv4 import encode_path, encode_query
 
+_PLAIN = {b"identity", b"aws-chunked", b""}
 _NO_BUCKET_REMEDY = "Check the endpoint and the bucket."
 
 
@@ -142,8 +143,11 @@ class S3Store:
         count, what = self.counters.of("list"), f"list {prefix!r}"
 
         async def receive(connection: Connection, head: Head) -> ListPage:
+            if head.headers.get(b"content-encoding", b"identity") not in _PLAIN:
+                raise StoreFailure(f"The server compresses what it was asked for: {what}.")
             parser = ListPageParser()
-            async with aclosing(connection.body(head)) as pieces:
+            parser.announced(head.length_bytes)
+            async with aclosing(connection.body(head, PAGE_BYTES_MAX)) as pieces:
                 async for piece in pieces:
                     count.received_bytes += len(piece)
                     with understood(what):

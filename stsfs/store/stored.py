@@ -1,5 +1,6 @@
 """What is stored with an object beside its bytes, as headers, out and back."""
 
+import re
 from typing import NamedTuple
 
 from stsfs.errors import StoreFailure
@@ -16,6 +17,8 @@ _AFTER = "stsfs-after"
 """Which changes were seen before that one; only where the server does not look for us."""
 
 LINEAGE_MAX = 8
+_WRITE_ID = re.compile(r"[!-~]{1,64}")
+"""Whoever writes the object can write here, and what is long would be sent with each change."""
 
 
 class Stored(NamedTuple):
@@ -67,4 +70,6 @@ async def receive_stored(connection: Connection, head: Head) -> Stored:
     write_id, after = metadata.pop(_WRITE, ""), metadata.pop(_AFTER, "")
     traits = Traits(metadata, header(head, b"content-type"), header(head, b"x-amz-storage-class"))
     etag = normal_etag(header(head, b"etag"))
-    return Stored(etag, write_id, traits, tuple(after.split())[:LINEAGE_MAX])
+    ids = [each for each in after.split() if _WRITE_ID.fullmatch(each)]
+    write_id = write_id if _WRITE_ID.fullmatch(write_id) else ""
+    return Stored(etag, write_id, traits, tuple(ids[:LINEAGE_MAX]))

@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from stsfs.errors import BadArgument, NoSynapseToken, SynapseUnavailable
+from stsfs.redaction import register_secret
 from stsfs.synapse import config_file
 
 log = logging.getLogger(__name__)
@@ -210,6 +211,7 @@ class TokenChain:
 def _plausible(value: str, place: _Place) -> str:
     """Refuse what cannot be a token, such as the text that SSM holds before the first login."""
     value = value.strip()
+    register_secret(value)
     if not value or not value.isascii() or not value.isprintable() or " " in value:
         raise NoSynapseToken(
             f"What is in {place.description} is not a Synapse token.",

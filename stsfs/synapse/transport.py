@@ -3,9 +3,11 @@
 import json
 import logging
 import math
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -15,7 +17,7 @@ import trio
 
 import stsfs
 from stsfs.errors import SynapseUnavailable
-from stsfs.synapse import answers
+from stsfs.synapse import answers, bodies
 from stsfs.synapse.endpoints import Endpoints
 from stsfs.synapse.pace import CONCURRENT_REQUESTS_MAX, WINDOW_S, Pace
 
@@ -24,9 +26,6 @@ log = logging.getLogger(__name__)
 DEADLINE_S = 30.0
 """How long one call may take, retries included; see `Transport` for what does not count."""
 
-ANSWER_BYTES_MAX = 16 * 1024 * 1024
-"""Of a body, decompressed. Pages of rows have up to 2 MB; all others are far shorter."""
-
 RETRY_PAUSE_MAX_S = 8.0
 ABSENT: Final = object()
 """What a call returns where Synapse says, in the words expected, that there is no such thing."""
@@ -34,6 +33,9 @@ ABSENT: Final = object()
 _CONNECT_TIMEOUT_S = 10.0
 _JSON = "application/json; charset=UTF-8"
 """Without the charset the server reads a body as Latin-1."""
+
+_SESSION = re.compile(r"sessionID=[A-Za-z0-9._~-]{1,200}(?=;|$)")
+"""The session's cookie, as it is sent back."""
 
 T = TypeVar("T")
 
@@ -86,12 +88,16 @@ class Transport:
         self._pace = Pace()
         self._sent = {False: 0, True: 0}
         self._throttled = 0
-        # One session cookie for all requests: it is part of the key of the server's throttle.
+        self._sessions: dict[str, str] = {}
+        """By host. A session is part of the key of the server's throttle: one for all requests."""
+
         self._http = httpx.AsyncClient(
             headers={
                 "Accept": "application/json",
                 "User-Agent": f"stsfs/{stsfs.__version__}",
+                **bodies.NOT_ENCODED,
             },
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=httpx.Timeout(deadline_s, connect=_CONNECT_TIMEOUT_S),
             limits=httpx.Limits(max_connections=CONCURRENT_REQUESTS_MAX),
             transport=transport,
@@ -173,6 +179,9 @@ class Transport:
         headers = {"Authorization": f"Bearer {await self._token()}"}
         if request.content is not None:
             headers["Content-Type"] = _JSON
+        host = urlsplit(request.url).netloc
+        if (session := self._sessions.get(host)) is not None:
+            headers["Cookie"] = session
         async with self._turn(request, clock):
             self._sent[request.background] += 1
             try:
@@ -183,11 +192,12 @@ class Transport:
                     content=request.content,
                     headers=headers,
                 ) as response:
-                    received = await _received(response)
+                    received = await bodies.received(response)
             # A name that cannot be that of a host is an InvalidURL here, or a UnicodeError there.
             except (httpx.RequestError, httpx.InvalidURL, UnicodeError) as exc:
                 raise answers.unreachable(f"{self.host}: {exc or type(exc).__name__}") from exc
-        body = _decoded(received)
+        self._remember_session(host, response.headers)
+        body = bodies.decoded(received)
         if response.is_success:
             return body
         status = response.status_code
@@ -196,6 +206,12 @@ class Transport:
         if status == 404 and absent is not None and absent in answers.reason_of(body):
             return ABSENT
         raise answers.error_from(status, response.headers, body, entity_id=request.entity_id)
+
+    def _remember_session(self, host: str, headers: httpx.Headers) -> None:
+        """Keep the one cookie that Synapse sets; a jar would keep all that a stranger sends."""
+        found = next(filter(None, map(_SESSION.match, headers.get_list("set-cookie"))), None)
+        if found is not None:
+            self._sessions[host] = found[0]
 
     @asynccontextmanager
     async def _turn(self, request: _Request, clock: "_Clock") -> AsyncIterator[None]:
@@ -239,26 +255,3 @@ def parsed(body: object, what: str, parse: Callable[[Any], T]) -> T:
         RecursionError,
     ):
         raise answers.not_understood(what) from None
-
-
-async def _received(response: httpx.Response) -> bytes:
-    """The body of an answer. Raises SynapseUnavailable for one that is too long."""
-    received = bytearray()
-    with trio.CancelScope() as scope:
-        async for piece in response.aiter_bytes():
-            received += piece
-            if len(received) > ANSWER_BYTES_MAX:
-                # Cancelled where it waits, httpx closes its generators; left alone they stay open.
-                received.clear()
-                scope.cancel()
-    if scope.cancel_called:
-        raise answers.not_understood("a request")
-    return bytes(received)
-
-
-def _decoded(received: bytes) -> object:
-    """JSON values; the text of what is no JSON."""
-    try:
-        return json.loads(received)
-    except (ValueError, RecursionError):
-        return received.decode("utf-8", "replace")

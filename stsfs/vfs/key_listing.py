@@ -81,7 +81,7 @@ def pieces(page: ListPage, keys_max: int) -> Iterator[ListPage]:
             break
         yield ListPage(objects[:first], prefixes[:second], page.next_token)
         objects, prefixes = objects[first:], prefixes[second:]
-    yield ListPage(objects, prefixes, page.next_token)
+    yield ListPage(objects, prefixes, page.next_token, page.unusable)
 
 
 class KeyListing(Listing):
@@ -140,6 +140,8 @@ class KeyListing(Listing):
         if not self._is_in_page:
             self._mark_page()
         self._is_in_page = to_be_continued
+        for key, why in page.unusable.items():
+            self.hidden.add(key, why)
         if page.objects and page.objects[0].key == self.prefix:
             self._note_marker(page.objects[0])
         found: list[tuple[bytes, ListedObject | None]] = [

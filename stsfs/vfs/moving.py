@@ -20,8 +20,10 @@ class TreeMove:
         """limit is how many objects a directory may have."""
         self._tree, self._nodes, self._asking, self._limit = tree, nodes, asking, limit
 
-    async def move(self, directory: Directory, parent: Directory, name: bytes) -> None:
-        """Give a directory another name, which nothing has but an empty directory.
+    async def move(
+        self, directory: Directory, parent: Directory, name: bytes, replaced: ListedObject | None
+    ) -> None:
+        """Give a directory another name, which nothing has but an empty directory and its marker.
 
         Raises TooManyObjects before anything is changed; else what Mover.move_tree raises.
         """
@@ -43,7 +45,7 @@ class TreeMove:
                 raise NotFound(f"{path_of(directory)} was removed by another client.")
             moved: Mapping[str, ObjectVersion] = {}
             if objects:
-                moved = await self._move(directory, objects, new_prefix, new_path)
+                moved = await self._move(directory, objects, new_prefix, new_path, replaced)
             self._nodes.rename(directory, parent, name)
             self._follow(directory, _Moved(old_prefix, new_prefix, objects, moved))
             for file in self._staged_below(directory):
@@ -60,6 +62,7 @@ class TreeMove:
         objects: Sequence[ListedObject],
         new_prefix: str,
         new_path: str,
+        replaced: ListedObject | None,
     ) -> Mapping[str, ObjectVersion]:
         mover = self._nodes.location(directory).mover
         try:
@@ -69,6 +72,7 @@ class TreeMove:
                 new_prefix,
                 path=path_below(directory),
                 target_path=new_path,
+                replaced=replaced,
             )
         except StsfsError as exc:
             # Half of it may have happened: who looks next asks.

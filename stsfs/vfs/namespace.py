@@ -206,9 +206,8 @@ class Namespace:
     ) -> None:
         if isinstance(target, File):
             raise NotADirectory(f"{path_of(target)} is a file.")
-        if target is not None:
-            await self._marker_only(target)
-        await self._tree_move.move(node, new_parent, new_name)
+        marker = None if target is None else await self._marker_only(target)
+        await self._tree_move.move(node, new_parent, new_name, marker)
         if target is not None:
             self._tree.retire(target)
             self._changes.forget(target)

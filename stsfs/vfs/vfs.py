@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
@@ -28,6 +29,11 @@ VOUCHED_S = 0.1
 """From the lookup to the open of the same open(2), which follow each other at once."""
 
 VOUCHED_MAX = 1000
+
+REPEATED_S = 60.0
+"""From an open that met StaleVersion to the lookup of its repetition, on a busy machine."""
+
+REPEATED_MAX = 1000
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +81,9 @@ class Vfs:
         self._last_handle = 0
         self._vouched: TTLCache[tuple[File, int], None] = TTLCache(
             VOUCHED_MAX, VOUCHED_S, timer=trio.current_time
+        )
+        self._repeated: TTLCache[tuple[Directory, bytes, int], None] = TTLCache(
+            REPEATED_MAX, REPEATED_S, timer=trio.current_time
         )
 
     @property
@@ -139,9 +148,12 @@ class Vfs:
         """
         parent = self._tree.directory(parent_inode)
         distrusts = self._tree.distrusts
+        is_repeated = self._repeated.pop((parent, name, caller), False) is None
         for _ in range(SUCCESSIONS_MAX):
             node, until_s = await self._tree.lookup(parent, name)
-            if not isinstance(node, File) or not node.successor or await self._vouch(node, caller):
+            if not isinstance(node, File) or not (node.successor or is_repeated):
+                break
+            if await self._vouch(node, caller):
                 break
         now_s = trio.current_time()
         # What was asked before a refresh may not be remembered after it.
@@ -211,6 +223,23 @@ class Vfs:
         self._tree.inodes.used(file)
         if isinstance(file, Directory):
             raise IsADirectory(f"{path_of(file)} is a directory.")
+        with self._repeating(file, caller):
+            return await self._open_version(file, flags, caller)
+
+    @contextmanager
+    def _repeating(self, file: File, caller: int) -> Iterator[None]:
+        """An open: if it meets StaleVersion, the lookup that follows confirms what it finds.
+
+        That may be a version that another caller has had confirmed, and that is gone again.
+        """
+        place = file.parent, file.name, caller
+        try:
+            yield
+        except StaleVersion:
+            self._repeated[place] = None
+            raise
+
+    async def _open_version(self, file: File, flags: int, caller: int) -> int:
         if file.outdated:
             raise StaleVersion(f"{path_of(file)} was replaced or deleted.")
         version, confirmed = await self._version(file)
@@ -244,7 +273,7 @@ class Vfs:
         self._files.pop(handle).reader.close()
 
     async def _vouch(self, file: File, caller: int) -> bool:
-        """Confirm a version found in place of an outdated one, for the open that asks for it.
+        """Confirm a version found in place of an outdated one, for the open that is repeated.
 
         False when it is gone as well.
 

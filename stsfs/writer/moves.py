@@ -57,17 +57,18 @@ class Mover:
             target_key=target_key,
             storage_class=_class_to_ask_for(storage_class),
         )
-        copied = await self._move([moved], path, target_path, expected)
+        copied = await self._move([moved], path, target_path, [expected])
         return copied[target_key]
 
     async def move_tree(
         self, objects: Sequence[ListedObject], source_prefix: str, target_prefix: str, *,
-        path: str, target_path: str,
+        path: str, target_path: str, replaced: ListedObject | None = None,
     ) -> Mapping[str, ObjectVersion]:  # fmt: skip
         """Move all of these objects from one prefix to another; returns them by their new keys.
 
-        Where a copy fails, the others are removed again and nothing has happened. Where a removal
-        fails, all copies stay, and the error says so.
+        Only `replaced`, the marker of an empty directory, may be at one of the new keys. Where a
+        copy fails, the others are removed again and nothing has happened: WriteConflict if
+        something else is there. Where a removal fails, all copies stay, and the error says so.
         """
         moved = [
             MovedObject(
@@ -79,7 +80,9 @@ class Mover:
             )
             for each in objects
         ]
-        return await self._move(moved, path, target_path)
+        there = {} if replaced is None else {replaced.key: replaced.etag}
+        expected = [Expected(there.get(each.target_key)) for each in moved]
+        return await self._move(moved, path, target_path, expected)
 
     async def resume(self, journal: MoveJournal) -> str:
         """Finish or undo what a process that died has begun; returns a sentence about it.
@@ -137,7 +140,7 @@ class Mover:
         objects: Sequence[MovedObject],
         path: str,
         target_path: str,
-        expected: Expected | None = None,
+        expected: Sequence[Expected | None],
     ) -> Mapping[str, ObjectVersion]:
         record = MoveRecord(
             location_uri=self._location.uri,
@@ -155,7 +158,7 @@ class Mover:
             if len(objects) > 1:
                 await trio.to_thread.run_sync(journal.deleting)
         except StsfsError:
-            await self._undo(objects, copies, target_path)
+            await self._undo(objects, copies, expected, target_path)
             await trio.to_thread.run_sync(journal.discard)
             raise
         try:
@@ -181,8 +184,10 @@ class Mover:
         objects: Sequence[MovedObject],
         journal: MoveJournal,
         copies: dict[str, str],
-        expected: Expected | None,
+        expected: Sequence[Expected | None],
     ) -> None:
+        conflicts: list[WriteConflict] = []
+
         async def copy(index: int, each: MovedObject) -> None:
             source = ObjectVersion(
                 self._location.location_id, each.source_key, each.etag, each.size_bytes
@@ -192,18 +197,32 @@ class Mover:
             async def note_upload(upload_id: str) -> None:
                 await trio.to_thread.run_sync(journal.upload, index, upload_id)
 
-            etag = await self._writer.copy(
-                source,
-                each.target_key,
-                storage_class=each.storage_class,
-                expected=expected,
-                on_upload=note_upload,
-            )
+            try:
+                etag = await self._writer.copy(
+                    source,
+                    each.target_key,
+                    storage_class=each.storage_class,
+                    expected=expected[index],
+                    on_upload=note_upload,
+                )
+            except WriteConflict as conflict:
+                del copies[each.target_key]  # what is there, if anything, is another client's
+                conflicts.append(conflict)
+                return
             copies[each.target_key] = etag
             await trio.to_thread.run_sync(journal.copied, index, etag)
 
-        calls = (partial(copy, index, each) for index, each in enumerate(objects))
-        await work_off(calls, at_once=self._copies_max)
+        def calls() -> Iterator[Call]:
+            for index, each in enumerate(objects):
+                if conflicts:
+                    break
+                yield partial(copy, index, each)
+
+        # After a conflict, what is under way gets its answer: another client may be moving the
+        # same objects to the same keys, and without the answer its copies look like ours.
+        await work_off(calls(), at_once=self._copies_max)
+        if conflicts:
+            raise conflicts[0]
 
     async def _abort(self, key: str, upload_id: str) -> None:
         """Give up the upload of a process that died; where that is denied, it stays behind."""
@@ -213,19 +232,31 @@ class Mover:
             log.warning("the upload %s of %r stays behind: %s", upload_id, key, denied)
 
     async def _undo(
-        self, objects: Sequence[MovedObject], copies: Mapping[str, str], target_path: str
+        self,
+        objects: Sequence[MovedObject],
+        copies: Mapping[str, str],
+        expected: Sequence[Expected | None],
+        target_path: str,
     ) -> None:
-        """Remove the copies that were made. A single one may have replaced something: it stays."""
+        """Remove the copies that were made, and have replaced nothing.
+
+        One whose source is gone stays: another client has moved it to the same place.
+        """
         if len(objects) == 1:
             return
         try:
-            found = dict(copies)
-            for each in objects:
-                if found.get(each.target_key) == "":
+            sources = await self._listed(_common_prefix([each.source_key for each in objects]))
+            made: dict[str, str] = {}
+            for each, was_there in zip(objects, expected, strict=True):
+                etag = copies.get(each.target_key)
+                is_new = was_there is None or was_there.etag is None
+                if etag is None or not is_new or each.source_key not in sources:
+                    continue
+                if etag == "":
                     there = await self._listed(each.target_key, only=True)
-                    is_ours = _is_there(each.target_key, each.etag, there)
-                    found[each.target_key] = each.etag if is_ours else ""
-            made = {key: etag for key, etag in found.items() if etag}
+                    etag = each.etag if _is_there(each.target_key, each.etag, there) else ""
+                if etag:
+                    made[each.target_key] = etag
             await self._delete_copies(objects, made)
         except StsfsError as exc:
             log.error("copies are left in %r: %s", target_path, exc)

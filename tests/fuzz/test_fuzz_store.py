@@ -249,7 +249,7 @@ def asked(data):
                 head = await connection.ask(b"GET / HTTP/1.1\r\n\r\n")
                 stored = await receive_stored(connection, head)
                 body = b""
-                async for piece in connection.body(head):
+                async for piece in connection.body(head, 1 << 20):
                     body += piece
                 return head, stored, body
             finally:

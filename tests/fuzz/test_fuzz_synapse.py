@@ -14,7 +14,7 @@ from stsfs.entities.index import EntityIndex
 from stsfs.entities.properties import properties_of
 from stsfs.entities.records import key_of
 from stsfs.errors import StsfsError, SynapseUnavailable
-from stsfs.synapse import answers, transport
+from stsfs.synapse import answers, bodies
 from stsfs.synapse.client import SynapseClient
 from stsfs.synapse.records import unix_s
 from tests.fuzz.mutations import DEEP, ODD_TEXTS, ODD_VALUES, bounded, damaged_bytes, fuzz, mutated
@@ -163,7 +163,7 @@ def test_json_without_end_is_refused(data):
 
 
 def test_an_answer_without_end_is_refused_before_it_takes_memory(monkeypatch):
-    monkeypatch.setattr(transport, "ANSWER_BYTES_MAX", 1000)
+    monkeypatch.setattr(bodies, "BODY_BYTES_MAX", 1000)
     sent, asked = 0, 0
 
     class Endless(httpx.AsyncByteStream):

@@ -69,8 +69,10 @@ def listed(host, *what):
 
 
 def recover(host, *arguments):
-    """`stsfs recover` with the stage's Synapse; the completed process."""
-    return host.stsfs("recover", *arguments, "--synapse-endpoint", host.stage.synapse.url)
+    """`stsfs recover` with the stage's Synapse and S3; the completed process."""
+    stage = host.stage
+    places = ("--synapse-endpoint", stage.synapse.url, "--endpoint-url", stage.gate.url)
+    return host.stsfs("recover", *arguments, *places)
 
 
 def kill(live):

@@ -17,13 +17,14 @@ import trio
 from stsfs.daemon import machine
 from stsfs.demo.gate.faults import Hold, Rule
 from stsfs.fuse import workers
+from stsfs.fuse.mount_point import MountOptions, MountPoint
 from stsfs.fuse.operations import change_handler, handler
 from stsfs.fuse.session import Session
 from tests.mount.stage import PATIENCE_S
 from tests.mount.writing_stage import RW
 
 pytestmark = pytest.mark.mount
-OPTIONS = ["rw", "nosuid", "nodev", "default_permissions", "subtype=stsfs", "fsname=x"]
+OPTIONS = MountOptions("x", is_read_only=False)
 
 MANY = 600
 """Requests under way at the same time: more than twice the 256 that were the limit once."""
@@ -102,9 +103,8 @@ class SlowToClose(pyfuse3.Operations):
 @contextlib.asynccontextmanager
 async def mounted(path, operations):
     """A session of this process; whoever asks it must be another one."""
-    session = Session(str(path))
-    await session.mount(OPTIONS)
-    try:
+    with MountPoint.open(path) as point, contextlib.closing(Session(point)) as session:
+        await session.mount(OPTIONS)
         await session.negotiate(operations)
         with trio.fail_after(PATIENCE_S):
             async with trio.open_nursery() as nursery:
@@ -115,8 +115,6 @@ async def mounted(path, operations):
                     operations.go_on.set()
                     with trio.CancelScope(shield=True):
                         await session.unmount()
-    finally:
-        session.close()
 
 
 def python(script, *arguments):

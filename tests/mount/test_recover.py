@@ -56,9 +56,8 @@ def leave(host, folder, staging):
 @pytest.fixture
 def recover(host, stage):
     """Run the command; the options are those that the mount would have had."""
-    return lambda *arguments: host.stsfs(
-        "recover", *arguments, "--synapse-endpoint", stage.synapse.url
-    )
+    places = ("--synapse-endpoint", stage.synapse.url, "--endpoint-url", stage.gate.url)
+    return lambda *arguments, **more: host.stsfs("recover", *arguments, *places, **more)
 
 
 def left(host):
@@ -112,9 +111,9 @@ def test_a_file_of_which_only_parts_are_here_is_saved_whole(host, folder, leave,
     assert (host.home / "again" / "a.partial").read_bytes()[:4] == b"ours"
 
 
-def test_without_a_token_nothing_is_lost(host, folder, leave):
+def test_without_a_token_nothing_is_lost(host, folder, leave, recover):
     file_id = leave("a", b"ours")
-    done = host.stsfs("recover", "--upload", env={"SYNAPSE_AUTH_TOKEN": ""})
+    done = recover("--upload", env={"SYNAPSE_AUTH_TOKEN": ""})
     assert done.returncode == 10, done.stderr
     assert left(host) == [file_id]
     done = host.stsfs("recover", "--save", host.home / "saved", env={"SYNAPSE_AUTH_TOKEN": ""})
@@ -182,7 +181,7 @@ def test_an_upload_ends_with_what_is_discarded_and_stays_where_nobody_may_end_it
     assert pending_uploads(folder) == []
     upload_id = begun("b")
     left_id = leave("b", b"ours", upload_id=upload_id)
-    done = host.stsfs("recover", "--discard", left_id, env={"SYNAPSE_AUTH_TOKEN": ""})
+    done = recover("--discard", left_id, env={"SYNAPSE_AUTH_TOKEN": ""})
     assert (done.returncode, f"{upload_id} stays in S3" in done.stdout) == (0, True), done.stderr
     assert pending_uploads(folder) == ["b"]
     assert left(host) == []

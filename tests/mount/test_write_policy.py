@@ -322,7 +322,8 @@ def test_bytes_of_a_killed_mount_that_only_an_upload_has_are_missing_until_it_is
     for start, stop in missing:
         saved[start:stop] = data[start:stop]
     assert saved == data
-    done = host.stsfs("recover", "--upload", left["id"], "--synapse-endpoint", stage.synapse.url)
+    places = ("--synapse-endpoint", stage.synapse.url, "--endpoint-url", stage.gate.url)
+    done = host.stsfs("recover", "--upload", left["id"], *places)
     assert done.returncode == 0, done.stderr
     assert folder.object_path("f").read_bytes() == data
     assert pending_uploads(folder) == []

@@ -167,7 +167,7 @@ class WritingMount:
         directory = self.root / f"saved{next(self._saves)}"
         done = self.host.stsfs(
             "recover", "--save", directory, *ids, "--synapse-endpoint",
-            self.host.stage.synapse.url,
+            self.host.stage.synapse.url, "--endpoint-url", self.host.stage.gate.url,
         )  # fmt: skip
         found = {state_of(each.read_bytes()) for each in directory.rglob("*") if each.is_file()}
         return found or {f"nothing: {done.stderr}"}

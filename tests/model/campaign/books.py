@@ -223,7 +223,7 @@ class Books(Ledger):
             each.mount == session.mount
             and (each.first <= last.first or each.session is None)
             and each.stop == inf
-            and each.start > last.start
+            and each.end > last.start
             and not places.isdisjoint(self.reach(each))
             for each in self.endings
         )

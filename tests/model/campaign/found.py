@@ -40,8 +40,29 @@ _OPENED = "an open of a file that is just being renamed outdates it under its ne
 _OTHERS = "a conflict is in no status as long as another handle of the file is open"
 _STAGED = "a file is staged while its directory is being renamed, which then fails"
 _PARKED = "a file with parked bytes cannot be renamed"
+_REPEATED = "a lookup after an open that met ESTALE asks S3 about a file that is only here"
+_TREES = "a copy of a directory replaces what the other mount has made"
 
 REPAIRED = (
+    Found("lasting-faults", 5000834, "crash", _REPEATED, (
+        Step("A1", "rmdir", ("d/s",)),
+        Step("A2", "save", ("c", 8)),
+        Step("A2", "session", ("c", "a", (("cut", 10),))),
+        Step("A2", "session", ("c", "u", ())),
+        Step("B1", "session", ("a", "w", (("write", 8), ("write", 3), ("write", 3)))),
+        Step("A2", "unlink", ("a",)),
+        Step("A1", "unlink", ("c",)),
+        Step("A1", "session", ("a", "x", ())),
+        Step("A2", "save", ("a", 70)),
+        Step("B1", "save", ("c", 1)),
+        Step("A1", "session", ("a", "u", ())),
+        Step("weather", "calm", (0.0,)),
+        Step("weather", "outage", ("A", "lost", 8.0)),
+    )),
+    Found("two-mounts", 5000393, "unseen", _TREES, (
+        Step("B1", "rename_directory", ("d", "n")),
+        Step("A1", "rename_directory", ("d", "n")),
+    )),
     Found("two-mounts", 2005, "unseen", _SAVE, (
         Step("A2", "session", ("a", "w", (("rename", "b"),))),
         Step("B2", "save", ("b", 70)),

@@ -25,6 +25,9 @@ NAMELESS = "\0"
 ALWAYS_THERE = ("b", "c")
 """Files of the top that no directory ever has the name of."""
 
+BELIEVED_S = 31
+"""How long the kernel may answer from what a mount has told it: --ttl, and a little."""
+
 
 class Dead(Exception):
     """The mount that was asked has been killed."""
@@ -250,6 +253,10 @@ class Player:
         is_right = (mode == "x" and before is not None) or (mode == "u" and before is None)
         if before is UNKNOWN or is_right or len(op.paths) > 1 or session.name is None:
             return
+        if mode == "x" and isinstance(error, FileExistsError):
+            mount, since_s = books.known_by.get(path, (None, op.begun_s))
+            if mount != op.mount and op.begun_s < since_s + BELIEVED_S:
+                return  # the kernel's answer: no change depends on it
         if word == "wrong" or (word == "stale" and mode != "u"):
             what = "refused" if word == "wrong" else word
             books.violate(what, f"{mode!r} of {path!r}: {error!r}")
@@ -282,7 +289,7 @@ class Player:
         if any(touches(path, each) for op in books.running for each in op.paths):
             return
         mount, since_s = by or (None, begun_s)
-        if mount != name and begun_s < since_s + 31:
+        if mount != name and begun_s < since_s + BELIEVED_S:
             return
         if error is not None and (books.is_troubled or before is None):
             return
@@ -341,6 +348,7 @@ class Player:
             return
         books, name = self.books, self.life.name
         op = books.begin(name, "rename", old, new)
+        is_directory = old in DIRECTORIES or any(key.startswith(f"{old}/") for key in books.objects)
         changes = [books.moving(name, old, new), books.ending(name, new)]
         call = self.mount.rename(old, new, replace=replace)
         error = await self.change_name(op, changes, call)
@@ -354,17 +362,21 @@ class Player:
             word = books.word_for(op, new)
             if not replace and isinstance(op.prior.get(new), bytes) and word:
                 books.violate(word, f"{name} has replaced {new!r} by a rename that must not")
-        self.moved(op, old, new)
+        self.moved(op, old, new, is_directory=is_directory)
 
-    def moved(self, op, old, new):
-        """What was known of a name, and below it, is known of another one now."""
+    def moved(self, op, old, new, *, is_directory):
+        """What was known of a name, and below it, is known of another one now.
+
+        A directory hides the object of another client that has its name: that one stays.
+        """
         made = {}
         for path, content in op.prior.items():
             if path == old or path.startswith(f"{old}/"):
                 made[path] = None
                 made[new + path.removeprefix(old)] = content
-        if old in DIRECTORIES:
-            made.pop(new, None)  # it may have been a directory
+        if is_directory:
+            made.pop(old, None)
+            made.pop(new, None)
         self.books.succeed(op, made)
         for path in made:
             self.books.expect(op, path)
@@ -379,7 +391,7 @@ class Player:
         if error is not None:
             books.fail(op, harmless=is_harmless(error), error=error)
             return
-        self.moved(op, old, new)
+        self.moved(op, old, new, is_directory=True)
 
     async def mkdir(self, actor, path):
         await self.directory(path, self.mount.mkdir(path))
