@@ -202,11 +202,15 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Entries with their attributes, as many as fit the kernel's buffer and a millisecond."""
         entries = await self._vfs.read_directory(fh, start_id)
-        ttl_s = self._vfs.entry_ttl_s(fh)
+        ttl_s = self._vfs.entry_ttl_s(fh, start_id)
+        last: tuple[int, Node] | None = None
         for next_id, node in itertools.islice(entries, ENTRIES_MAX):
             if not pyfuse3.readdir_reply(token, node.name, self._entry(node, ttl_s), next_id):
-                return
+                break
             self._vfs.refer(node)
+            last = next_id, node
+        if last is not None:
+            self._vfs.reached(fh, *last)
 
     async def releasedir(self, fh: int) -> None:
         """End of a directory handle. Cannot fail."""
