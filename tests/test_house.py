@@ -183,6 +183,7 @@ BOUNDARIES = {
     "stsfs/store/answers.py": "S3: errors, small documents, dates",
     "stsfs/store/list_page.py": "S3: pages of listings",
     "stsfs/store/signed_urls.py": "URLs that Synapse signed: how long they hold",
+    "stsfs/synapse/bodies.py": "bodies of Synapse answers",
     "stsfs/synapse/transport.py": "Synapse: JSON of answers",
     "stsfs/synapse/records.py": "Synapse: entities, file handles, times",
     # What lies on disk.
