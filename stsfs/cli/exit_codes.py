@@ -67,6 +67,7 @@ _CODES: dict[type[errors.StsfsError], int] = {
     errors.NameTooLong:            45,
     errors.StagingFailure:         46,
     errors.UnexpectedError:        47,
+    errors.ForeignPath:            48,
     # Changes.
     errors.ForbiddenByRule:        50,
     errors.InvalidRequest:         51,

@@ -15,7 +15,8 @@ import httptools
 import trio
 
 from stsfs.store.http_sending import OutgoingBody, Sending
-from stsfs.store.http_wire import BODY_S, PACE_BYTES, STALL_S, WORK_S, ConnectionBroken
+from stsfs.store.http_wire import BODY_S, PACE_BYTES, STALL_S, WORK_S, BodyCut, ConnectionBroken
+from stsfs.store.shares import Owner
 from stsfs.values import TEXT_CHARS_MAX, size_bytes
 
 AddressCheck = Callable[[str], None]
@@ -111,6 +112,9 @@ class Connection:
         self._patience_s = STALL_S
         self.reused = False
         self.ahead = False
+        self.owner: Owner = None
+        """For whom it was lent last."""
+
         self.idle_since_s = 0.0
 
     @property
@@ -250,7 +254,7 @@ class Connection:
         if count < 0:
             raise ConnectionBroken("the body stalled")
         if count == 0:
-            raise ConnectionBroken("the body was cut")
+            raise BodyCut("the body was cut")
         self._body_left_bytes -= count
         return count
 
@@ -293,7 +297,7 @@ class Connection:
                 raise ConnectionBroken(f"a body longer than {bytes_max} bytes")
             try:
                 count = await self.receive_into(piece)
-            except ConnectionBroken:
+            except BodyCut:
                 if b"transfer-encoding" in head.headers or head.keep_alive:
                     raise
                 return  # no length, no chunks: the end of the connection ends the body
@@ -302,9 +306,13 @@ class Connection:
                 http.feed_data(bytes(piece[:count]))
             except httptools.HttpParserError as exc:
                 raise ConnectionBroken(f"not HTTP: {exc}") from exc
-            for data in parser.body:
-                yield data
+            # Chunks may be of one byte each: whoever takes them should be asked less often.
+            data = b"".join(parser.body)
             parser.body.clear()
+            if data:
+                yield data
+            else:  # heads of chunks, lines behind the last one: others have their turn, too
+                await trio.lowlevel.checkpoint()
 
 
 async def connect(

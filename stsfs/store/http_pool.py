@@ -1,4 +1,4 @@
-"""Keep-alive connections to an endpoint, few enough, and never all taken by read-ahead."""
+"""Keep-alive connections to an endpoint, few enough, never all taken by read-ahead or one user."""
 
 import functools
 import ssl
@@ -9,6 +9,7 @@ import trio
 from stsfs.store.counters import StoreCounters
 from stsfs.store.http_connection import AddressCheck, Connection, connect
 from stsfs.store.reach import Reach
+from stsfs.store.shares import OWNER, Shares
 
 IDLE_S = 15.0
 """S3 closes idle connections after about 20 s; we forget them before."""
@@ -17,8 +18,9 @@ IDLE_S = 15.0
 class ConnectionPool:
     """Lends connections, most recently used first.
 
-    INVARIANT: at most connections_max are open, and at most three quarters of them serve
-    read-ahead, so that a reader who waits for bytes always finds one.
+    INVARIANT: at most connections_max are in use, and at most three quarters of them serve
+    read-ahead, so that a reader who waits for bytes always finds one; but where others have taken
+    them, a user still gets a few, up to half as many more (see `shares`).
     """
 
     def __init__(
@@ -36,8 +38,8 @@ class ConnectionPool:
         self._check = check
         self._idle: list[Connection] = []
         self._closed = False
-        self._all = trio.Semaphore(connections_max)
-        self._ahead = trio.Semaphore(max(1, connections_max * 3 // 4))
+        self._all = Shares(connections_max)
+        self._ahead = Shares(max(1, connections_max * 3 // 4))
         self._counters = counters
 
     async def take(self, *, ahead: bool, fresh: bool = False) -> Connection:
@@ -47,9 +49,9 @@ class ConnectionPool:
         ConnectionBroken when none can be opened.
         """
         if ahead:
-            await _acquire(self._ahead)
+            await self._ahead.acquire()
         try:
-            await _acquire(self._all)
+            owner = await self._all.acquire()
             try:
                 connection = self._take_idle()
                 if fresh and connection is not None:
@@ -58,13 +60,13 @@ class ConnectionPool:
                 if connection is None:
                     connection = await connect(*self._address, check=self._check)
                     self._counters.connections_opened += 1
-                connection.ahead = ahead
+                connection.ahead, connection.owner = ahead, owner
             except BaseException:
-                self._all.release()
+                self._all.release(owner)
                 raise
         except BaseException:
             if ahead:
-                self._ahead.release()
+                self._ahead.release(OWNER.get())
             raise
         return connection
 
@@ -75,9 +77,9 @@ class ConnectionPool:
             self._idle.append(connection)
         else:
             connection.close()
-        self._all.release()
+        self._all.release(connection.owner)
         if connection.ahead:
-            self._ahead.release()
+            self._ahead.release(connection.owner)
 
     def close(self) -> None:
         """Close the idle connections; those in use close when their request ends."""
@@ -146,11 +148,3 @@ class HostPools:
         """Close the idle connections; those in use close when their request ends."""
         while self._pools:
             self._pools.popitem()[1].close()
-
-
-async def _acquire(semaphore: trio.Semaphore) -> None:
-    """Acquire, without the checkpoint that an uncontended `acquire` would be."""
-    try:
-        semaphore.acquire_nowait()
-    except trio.WouldBlock:
-        await semaphore.acquire()
