@@ -256,7 +256,9 @@ def new_file(mount, name):
     return File(new_number(), mount.root, name, None, 0, "STANDARD")
 
 
-names_changed = st.sampled_from([f"n{number:04d}{end}" for number in range(12) for end in ("", "+")])
+names_changed = st.sampled_from(
+    [f"n{number:04d}{end}" for number in range(12) for end in ("", "+")]
+)
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("read"), st.integers(0, 2), st.integers(1, 12)),

@@ -60,9 +60,7 @@ async def test_beyond_the_first_page_names_keep_their_inodes_over_listings(
         assert listing.find(b"z") is directory
 
 
-async def test_names_keep_their_inodes_when_the_listing_was_forgotten(
-    store, tree, autojump_clock
-):
+async def test_names_keep_their_inodes_when_the_listing_was_forgotten(store, tree, autojump_clock):
     tree.listed.limit(LISTING_BYTES + 5 * ENTRY_BYTES)
     fill(store, "d/", 5)
     fill(store, "e/", 5)

@@ -64,8 +64,12 @@ class KernelCache:
             self.prunes = await self._send([_message(_PRUNE, message)], self._prune_limiter)
         if not self.prunes:
             names = [
-                _message(_INVAL_ENTRY, _ENTRY.pack(node.parent.inode, len(node.name), 0) + node.name + b"\0")
-                for node in nodes if isinstance(node, File)
+                _message(
+                    _INVAL_ENTRY,
+                    _ENTRY.pack(node.parent.inode, len(node.name), 0) + node.name + b"\0",
+                )
+                for node in nodes
+                if isinstance(node, File)
             ]
             await self._send(names, self._prune_limiter)
 
@@ -74,9 +78,7 @@ class KernelCache:
         # A descriptor of its own: the session may end while the kernel waits.
         sender = _Sender(self._duplicate(), messages)
         try:
-            await trio.to_thread.run_sync(
-                sender.send, abandon_on_cancel=True, limiter=limiter
-            )
+            await trio.to_thread.run_sync(sender.send, abandon_on_cancel=True, limiter=limiter)
         except trio.Cancelled:
             sender.give_up()
             raise

@@ -243,8 +243,11 @@ class KeysView:
         """The node of a name as a page shows it: the one we know if it is the same, else new."""
         told = self._probed.answer(parent, name)
         # What the kernel refers to comes first: a directory must not have two numbers.
-        olds = (parent.looked_up.get(name), None if told is None else told.node,
-                before.names.get(name))
+        olds = (
+            parent.looked_up.get(name),
+            None if told is None else told.node,
+            before.names.get(name),
+        )
         if listed is None:
             for old in olds:
                 if isinstance(old, Directory):

@@ -7,7 +7,7 @@ in it that are looked up are asked for one by one.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, ItemsView
+from collections.abc import Callable, Collection
 from itertools import islice
 
 from stsfs.vfs.listing import Listing
@@ -38,9 +38,9 @@ class Listed:
         """The listing that was kept last for a directory."""
         return self._by_directory.get(directory)
 
-    def items(self) -> ItemsView[Directory, Listing]:
+    def listings(self) -> Collection[Listing]:
         """All that answer for a directory."""
-        return self._by_directory.items()
+        return self._by_directory.values()
 
     def directories(self) -> Collection[Directory]:
         """Those that a listing answers for."""

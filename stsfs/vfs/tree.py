@@ -88,11 +88,11 @@ class Tree:
     @property
     def hidden_count(self) -> int:
         """Keys or entities that cannot be shown, in the directories listed now."""
-        return sum(listing.hidden.count for _, listing in self.listed.items())
+        return sum(listing.hidden.count for listing in self.listed.listings())
 
     def hidden(self) -> Iterator[tuple[Directory, str, str]]:
         """Those remembered by name: directory, what is hidden, and why if that does not show."""
-        for _, listing in self.listed.items():
+        for listing in self.listed.listings():
             for what, reason in listing.hidden.reasons.items():
                 yield listing.directory, what, reason
 
