@@ -28,6 +28,7 @@ LINKS_MAX = 40
 
 ACL_ATTRIBUTE = "system.posix_acl_access"
 _ROOT = 0
+_FIXED = "/proc/self/fd/"
 _BY_PATH = os.O_PATH | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -76,6 +77,12 @@ class OwnedDir:
         with opened._closed_on_error():
             opened._check(private=private, any_owner=any_owner)
         return opened
+
+    @property
+    def fixed_path(self) -> Path:
+        """A path, for this process only, that leads here while the directory is open, whatever
+        becomes of its name; see `shown`."""
+        return Path(f"{_FIXED}{self.descriptor}")
 
     def open_dir(
         self, name: str, *, create: bool = False, private: bool = False, any_owner: bool = False
@@ -258,9 +265,21 @@ def resolved(path: Path) -> Path:
     return at
 
 
+def shown(path: Path | str) -> str:
+    """A path for messages: one that begins with a `fixed_path` has the name of today."""
+    text = str(path)
+    if not text.startswith(_FIXED):
+        return text
+    head, slash, tail = text.removeprefix(_FIXED).partition("/")
+    try:
+        return os.readlink(_FIXED + head) + slash + tail
+    except OSError:
+        return text
+
+
 def foreign(path: Path | str, what: str, remedy: str = "") -> ForeignPath:
     """The error for a path; what is the rest of its sentence."""
-    return ForeignPath(f"{checks.one_line(str(path))} {what}.", remedy=remedy)
+    return ForeignPath(f"{checks.one_line(shown(path))} {what}.", remedy=remedy)
 
 
 def check_file(

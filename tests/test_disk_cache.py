@@ -20,7 +20,7 @@ from stsfs.cache.disk import chunk_file, disk_cache
 from stsfs.cache.disk.directory import CHUNKS, INDEX, CacheDirectory, OpenDirectory
 from stsfs.cache.disk.disk_cache import DiskCache, Lost, Piece, Work
 from stsfs.cache.disk.layout import CHUNK_BYTES, bits
-from stsfs.owned_dir import ForeignPath
+from stsfs.errors import ForeignPath
 from tests.fakes import pattern
 
 MIB = 1024 * 1024

@@ -89,13 +89,15 @@ class _Mount:
             block_bytes=config.block_bytes or machine.BLOCK_BYTES,
         )
         self._disk = self._make_disk(pool, router)
+        self._cache = BlockCache(pool, router, self._disk)
+        self._tree = Tree(places.root(), metadata_ttl_s=config.metadata_ttl_s)
         self._pressure = PressureWatch(
             pool,
             fixed_bytes=config.memory_bytes,
+            names=self._tree,
             give_way=None if self._disk is None else self._disk.writer.give_way,
         )
-        self._cache = BlockCache(pool, router, self._disk)
-        self._tree = Tree(places.root(), metadata_ttl_s=config.metadata_ttl_s)
+        self._tree.listed.on_growth = self._pressure.share
         self._writing = Writing(config, places) if config.rw else None
         if config.rw and config.staging_dir is not None:
             staging_dirs.remember(config.staging_dir)
@@ -127,6 +129,9 @@ class _Mount:
                 await background.start(self._writing.run, self._show_anew)
             if isinstance(self._operations, WriteOperations):
                 await background.start(self._operations.run)
+            background.start_soon(
+                kept_running, "names in the kernel", self._vfs.kernel_names.run, self._kernel
+            )
             background.start_soon(
                 kept_running, "garbage collection", collect_when_idle, self._requests_served
             )

@@ -103,7 +103,7 @@ def look() -> Looked:
         if known.record.staging_dir is not None:
             noted.append(known.record.staging_dir)
     defaults = [path.with_name("staging") for path in _files()]
-    for named in dict.fromkeys([*(each for each in defaults if each.is_dir()), *noted]):
+    for named in dict.fromkeys([*(each for each in defaults if os.path.isdir(each)), *noted]):
         try:
             if named in noted and not part_of_user(named).is_dir():
                 raise StagingFailure(f"{named} does not have what a mount has made there.")

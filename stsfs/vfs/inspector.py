@@ -183,7 +183,7 @@ class Inspector:
             return None
         return {
             "trusted_for_s": round(listing.expires_s - trio.current_time(), 1),
-            "entries": len(listing.entries),
+            "entries": listing.end,
             "complete": listing.complete,
         }
 

@@ -11,6 +11,7 @@ import secrets
 import stat
 from pathlib import Path
 
+from stsfs.errors import ForeignPath
 from stsfs.owned_dir import OwnedDir
 
 log = logging.getLogger(__name__)
@@ -21,21 +22,19 @@ KEY_BYTES = 32
 def load_key(path: Path) -> bytes:
     """The key that is kept at path, made if there is none; blocks.
 
-    Where none can be kept there is one for this process: what it caches is of no use to the next.
-    Raises ForeignPath where the path is not ours.
+    Where none can be kept, or others could exchange it, there is one for this process: what it
+    caches is of no use to the next.
     """
     try:
-        with OwnedDir.open(path.parent, create=True) as directory:
+        with OwnedDir.open(path.parent, create=True, follow=True) as directory:
             descriptor = directory.open_file(path.name, os.O_RDWR | os.O_CREAT)
         try:
             return _read_or_make(descriptor)
         finally:
             os.close(descriptor)
-    except OSError as exc:
-        log.warning(
-            "%s cannot be kept (%s): later mounts will not find what this one caches",
-            path, exc.strerror,
-        )  # fmt: skip
+    except (OSError, ForeignPath) as exc:
+        reason = exc.sentence if isinstance(exc, ForeignPath) else f"{path}: {exc.strerror}."
+        log.warning("Later mounts will not find what this one caches. %s", reason)
         return secrets.token_bytes(KEY_BYTES)
 
 

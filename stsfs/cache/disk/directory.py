@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stsfs.owned_dir import ForeignPath, OwnedDir
+from stsfs.errors import ForeignPath
+from stsfs.owned_dir import OwnedDir
 
 FORMAT = 1
 """Part of the names: mounts of another version of this program keep out of each other's way."""
@@ -56,7 +57,7 @@ class CacheDirectory:
         return cls(parent / f"stsfs-{os.geteuid()}")
 
     def check(self) -> None:
-        """Raise ForeignPath if others own it, or can exchange it or what it lies in; see OwnedDir.
+        """Raise ForeignPath if others own it, or can exchange it or what it lies in.
 
         Makes nothing; a directory that is not there is no error.
         """
@@ -64,11 +65,11 @@ class CacheDirectory:
             OwnedDir.open(self.path, private=True).close()
 
     def open(self) -> "OpenDirectory":
-        """Open what is there. Raises ForeignPath, see `check`, and OSError."""
+        """Open what is there. Raises OSError, and ForeignPath as `check` does."""
         return OpenDirectory(OwnedDir.open(self.path, private=True))
 
     def create(self) -> "OpenDirectory":
-        """Open it, and make what is missing. Raises ForeignPath, see `check`, and OSError."""
+        """Open it, and make what is missing. Raises what `open` raises."""
         with contextlib.suppress(FileExistsError):
             self.path.parent.mkdir(0o755)  # and nothing above it: that is a disk, not mounted yet
         directory = OpenDirectory(OwnedDir.open(self.path, create=True, private=True))
@@ -112,6 +113,7 @@ class OpenDirectory:
             open(self._owned.create_file(TAG), "wb") as tag,
         ):
             tag.write(_TAG_TEXT)
+        self.remove_what_is_aside()
 
     def index(self) -> Path:
         """What SQLite finds the index by; made, empty, if it is not there. Raises ForeignPath.
@@ -123,7 +125,7 @@ class OpenDirectory:
             self._owned.check_file(name)
         with contextlib.suppress(FileExistsError):  # SQLite would let others read it
             os.close(self._owned.create_file(INDEX))
-        return Path(f"/proc/self/fd/{self.descriptor}") / INDEX
+        return self._owned.fixed_path / INDEX
 
     def check_is_there(self) -> None:
         """Raise OSError where more than one file cannot be read."""

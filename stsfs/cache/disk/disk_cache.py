@@ -26,7 +26,7 @@ from stsfs.cache.disk.layout import (
     grains_around,
     per_chunk,
 )
-from stsfs.owned_dir import ForeignPath
+from stsfs.errors import ForeignPath
 
 SLACK_BYTES = 32 * 1024 * 1024
 """Given up beyond what is needed, so that not every write has to look for room."""
