@@ -22,6 +22,7 @@ from stsfs import supervisor
 from stsfs.errors import DeadlineExceeded, StaleVersion, StsfsError, sole, without_frames
 from stsfs.fuse import errno_table
 from stsfs.fuse.xattrs import Xattrs
+from stsfs.redaction import redact
 from stsfs.store.shares import OWNER, Owner
 from stsfs.supervisor import unfailing
 from stsfs.vfs.nodes import Directory, Node
@@ -280,7 +281,7 @@ class Operations(pyfuse3.Operations):
             else:
                 log.log(reply.level, "%s %s: %s", operation, path, exc)
             if reply.level > logging.DEBUG:
-                sentence, remedy = str(exc), ""
+                sentence, remedy = redact(str(exc)), ""
                 if isinstance(exc, StsfsError):
                     sentence, remedy = exc.sentence, exc.remedy
                 name = errno.errorcode[reply.errno]
