@@ -183,8 +183,8 @@ BOUNDARIES = {
     "stsfs/store/answers.py": "S3: errors, small documents, dates",
     "stsfs/store/list_page.py": "S3: pages of listings",
     "stsfs/store/signed_urls.py": "URLs that Synapse signed: how long they hold",
-    "stsfs/synapse/bodies.py": "bodies of Synapse answers",
-    "stsfs/synapse/transport.py": "Synapse: JSON of answers",
+    "stsfs/synapse/bodies.py": "Synapse: bodies of answers, and the JSON in them",
+    "stsfs/synapse/transport.py": "Synapse: cookies, which are refused",
     "stsfs/synapse/records.py": "Synapse: entities, file handles, times",
     # What lies on disk.
     "stsfs/staging/record.py": "records of staged files",

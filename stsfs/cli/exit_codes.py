@@ -48,6 +48,7 @@ _CODES: dict[type[errors.StsfsError], int] = {
     errors.AnonymousRefused:       22,
     errors.TermsOfUseUnsigned:     23,
     errors.ScopeMissing:           24,
+    errors.AnswerNotUnderstood:    25,
     # AWS credentials and the object store.
     errors.AwsCredentialsMissing:  30,
     errors.SessionExpired:         31,

@@ -21,6 +21,7 @@ from stsfs.store.endpoint import endpoint_for
 from stsfs.store.http_wire import BODY_S, STALL_S, WORK_S
 from stsfs.store.object_store import Expected, ObjectVersion, Traits
 from stsfs.store.presigned_store import PresignedStore
+from stsfs.store.reach import Reach
 from stsfs.store.s3_store import S3Store
 from tests.fakes import BytesBody, Sink
 from tests.scripted_server import Peer, with_length
@@ -273,7 +274,7 @@ async def test_a_length_that_no_file_can_have_is_no_size():
         async def url_of(_):
             return f"{server.url}/k"
 
-        store = PresignedStore(url_of, deadline_s=0.1)
+        store = PresignedStore(url_of, reach=Reach(loopback=True), deadline_s=0.1)
         with pytest.raises(StsfsError):
             await store.probe("k")
         store.close()

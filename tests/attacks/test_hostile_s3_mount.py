@@ -270,6 +270,8 @@ def test_rows_that_make_no_sense_are_hidden_and_counted_and_the_rest_is_shown(mo
     for key, why in {"size": "no number", "size2": "out of range", "date": "isoformat",
                      "\ufffd": "not UTF-8"}.items():  # fmt: skip
         assert re.search(rf"bad/{key}\W.*{why}", done.stdout), done.stdout
+    told = live.host.stsfs("explain", live / "bad" / "size")
+    assert "its size is no number" in told.stdout
     check_alive(live)
 
 
