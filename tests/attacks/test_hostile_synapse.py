@@ -51,7 +51,7 @@ ENDLESS = {
         [b"HTTP/1.1 200 OK\r\n"], itertools.repeat(b"X-A: " + b"x" * 6000 + b"\r\n")
     ),
     "early hints without end": lambda: itertools.repeat(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100),
-    "five million lists": lambda: [answer(b"[" + b"[]," * 2_600_000 + b"[]]")],
+    "millions of lists": lambda: [answer(b"[" + b"[]," * 2_600_000 + b"[]]")],
     "lists in lists": lambda: [answer(b"[" * 200_000)],
     "dicts in dicts": lambda: [answer(b'{"a":' * 200_000)],
     "a refusal in lists": lambda: [answer(b"[" * 200_000, status=403)],
@@ -67,7 +67,8 @@ def test_no_answer_takes_memory_or_is_anything_but_an_error_of_ours(attack):
     repeated = made if isinstance(made, list) else None
     with serving(lambda request: repeated or pieces()) as url:
         outcome = asked_by_a_process(url)
-    assert outcome.said.startswith(("SynapseUnavailable: ", "PermissionMissing: "))
+    kind = outcome.said.partition(":")[0]
+    assert kind in {"SynapseUnavailable", "AnswerNotUnderstood", "PermissionMissing"}
     assert len(outcome.said) < 1000
     assert outcome.grown_bytes < GROWN_BYTES_MAX
 
