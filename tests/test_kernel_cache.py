@@ -1,5 +1,6 @@
 """What the kernel is told to forget, as bytes, and who closes the descriptor."""
 
+import errno
 import os
 import socket
 import struct
@@ -8,6 +9,8 @@ import pytest
 import trio
 
 from stsfs.fuse.kernel_cache import KernelCache
+from stsfs.vfs.nodes import Directory, File, Site
+from tests.fakes import MemoryStore
 
 
 @pytest.fixture
@@ -58,3 +61,34 @@ async def test_while_the_kernel_waits_descriptors_do_not_pile_up(kernel):
     await cache.forget([(1, b"last")], [])  # after the thread has ended
     assert ours.recv(1000).endswith(b"last\0")
     assert open_descriptors() == before
+
+
+def nodes():
+    root = Directory(1, Site(1, MemoryStore(), ""), "", None, b"")
+    folder = Directory(7, root.site, "d/", root, b"d")
+    return [folder, File(9, folder, "ü".encode(), None, 0, "STANDARD")]
+
+
+async def test_unused_nodes_are_pruned_in_one_message(kernel):
+    ours, theirs = kernel
+    cache = KernelCache(lambda: os.dup(theirs.fileno()))
+    await cache.prune(nodes())
+    assert ours.recv(1000) == struct.pack("<IiQ IIQ QQ", 48, 9, 0, 2, 0, 0, 7, 9)
+
+
+async def test_a_kernel_that_cannot_prune_forgets_the_names_of_files(kernel, monkeypatch):
+    ours, theirs = kernel
+    write = os.write
+
+    def old_kernel(descriptor, message):
+        if message[4] == 9:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return write(descriptor, message)
+
+    monkeypatch.setattr(os, "write", old_kernel)
+    cache = KernelCache(lambda: os.dup(theirs.fileno()))
+    for _ in range(2):
+        await cache.prune(nodes())
+        name = "ü".encode() + b"\0"
+        assert ours.recv(1000) == struct.pack("<IiQ QII", 32 + len(name), 3, 0, 7, 2, 0) + name
+    assert not cache.prunes

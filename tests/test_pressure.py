@@ -199,3 +199,40 @@ def test_the_kernel_takes_our_trigger_where_it_keeps_pressure_at_all():
 def test_where_the_kernel_gives_no_trigger_none_is_had(tmp_path):
     assert psi.open_trigger(tmp_path / "none") is None
     assert psi.read_stalled_percent(tmp_path / "none") == 0.0
+
+
+class Names:
+    """Take what they may, or less."""
+
+    def __init__(self):
+        self.names_bytes, self.limit_bytes = 0, None
+
+    def limit_names(self, limit_bytes):
+        self.limit_bytes = limit_bytes
+        self.names_bytes = min(self.names_bytes, limit_bytes)
+
+
+async def test_names_and_blocks_share_one_budget(proc, tmp_path):
+    pool, names = BlockPool(budget_bytes=64 * MIB, block_bytes=MIB), Names()
+    watch = PressureWatch(
+        pool, fixed_bytes=64 * MIB, names=names, proc=proc, cgroups=tmp_path / "none"
+    )
+    assert names.limit_bytes == watch.names_limit_bytes == 32 * MIB
+    for names_bytes in (0, 5 * MIB, 32 * MIB, 31 * MIB + 4711, 100):
+        names.names_bytes = names_bytes
+        watch.share()
+        assert pool.budget_bytes == 64 * MIB - names_bytes // MIB * MIB
+
+
+async def test_under_pressure_names_give_way_as_blocks_do(proc, tmp_path, nursery, autojump_clock):
+    pool, names = BlockPool(budget_bytes=64 * MIB, block_bytes=MIB), Names()
+    pool.give_back(pool.take_nowait(20))
+    watch = PressureWatch(
+        pool, fixed_bytes=64 * MIB, names=names, proc=proc, cgroups=tmp_path / "none"
+    )
+    names.names_bytes = 32 * MIB
+    await nursery.start(watch.run)
+    (proc / "pressure/memory").write_text(FIGHT)
+    await trio.sleep(60)
+    assert names.limit_bytes == watch.names_limit_bytes == 8 * MIB
+    assert names.names_bytes + pool.budget_bytes == watch.governor.budget_bytes == 16 * MIB

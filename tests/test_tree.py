@@ -6,7 +6,7 @@ import trio
 from stsfs import supervisor
 from stsfs.errors import NameTooLong, NotADirectory, SessionExpired, StaleVersion, StoreFailure
 from stsfs.vfs import probes
-from stsfs.vfs.listing import FRESH_S
+from stsfs.vfs.listing import ENTRY_BYTES, FRESH_S, LISTING_BYTES
 from stsfs.vfs.nodes import ROOT_INODE, Directory, Site
 from stsfs.vfs.tree import STALE_SERVED_S, Tree
 from tests.fakes import Fault, MemoryStore
@@ -195,9 +195,9 @@ async def test_the_next_page_is_under_way_while_one_is_read(store, tree, autojum
 
 
 async def test_listings_nobody_reads_are_forgotten_when_there_are_too_many(
-    store, tree, autojump_clock, monkeypatch
+    store, tree, autojump_clock
 ):
-    monkeypatch.setattr("stsfs.vfs.tree.LISTED_ENTRIES_MAX", 20)
+    tree.listed.limit(20 * (LISTING_BYTES + ENTRY_BYTES))
     for number in range(40):
         store.put(f"base/d{number}/x")
     for number in range(40):

@@ -4,6 +4,7 @@ import pytest
 import trio
 
 from stsfs.vfs import probes
+from stsfs.vfs.listing import ENTRY_BYTES, LISTING_BYTES
 from stsfs.vfs.nodes import Directory, Site
 from stsfs.vfs.tree import Tree
 from tests.fakes import Fault, MemoryStore
@@ -59,10 +60,8 @@ async def test_beyond_the_first_page_names_keep_their_inodes_over_listings(
         assert listing.find(b"z") is directory
 
 
-async def test_names_keep_their_inodes_when_the_listing_was_forgotten(
-    store, tree, autojump_clock, monkeypatch
-):
-    monkeypatch.setattr("stsfs.vfs.tree.LISTED_ENTRIES_MAX", 5)
+async def test_names_keep_their_inodes_when_the_listing_was_forgotten(store, tree, autojump_clock):
+    tree.listed.limit(LISTING_BYTES + 5 * ENTRY_BYTES)
     fill(store, "d/", 5)
     fill(store, "e/", 5)
     d = await known(tree, b"d")

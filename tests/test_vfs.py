@@ -323,7 +323,7 @@ async def test_a_directory_is_read_to_its_end_and_again_from_the_beginning(
     handle = await vfs.open_directory(directory.inode)
     expected = [f"n{number:02d}" for number in range(50)]
     assert (await read_names(vfs, handle))[0] == expected
-    assert 0 < vfs.entry_ttl_s(handle) <= TTL_S
+    assert 0 < vfs.entry_ttl_s(handle, 0) <= TTL_S
     store.put("d/z")
     await trio.sleep(TTL_S + 1)
     assert (await read_names(vfs, handle, start=48))[0] == expected[48:]  # goes on as it began

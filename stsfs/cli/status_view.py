@@ -42,7 +42,8 @@ def sections(answer: dict[str, Any]) -> Iterator[Part]:
     if cost := answer.get("cost"):
         yield _titled("Cost", Fields(cost_rows(cost, answer.get("region"))))
     if cache := answer.get("cache"):
-        yield _titled("Cache", Fields(_cache(cache) | _disk(answer.get("disk_cache"))))
+        rows = _cache(cache) | _names(answer.get("names")) | _disk(answer.get("disk_cache"))
+        yield _titled("Cache", Fields(rows))
     for title, server in _servers(answer.get("writing")):
         yield _titled(title, Fields(server_rows(server)))
     if (writing := answer.get("writing")) and writing["files"]:
@@ -132,6 +133,14 @@ def _cache(cache: dict[str, Any]) -> dict[str, str]:
             cache.get("hit_bytes", 0), cache.get("miss_bytes", 0), f"in {reads} reads"
         )
     return rows
+
+
+def _names(names: dict[str, Any] | None) -> dict[str, str]:
+    """The memory of names, which comes out of the same budget."""
+    if not names:
+        return {}
+    held, limit = format_size(names["held_bytes"]), format_size(names["limit_bytes"])
+    return {"names": f"{held} of {limit} that they may have of the budget"}
 
 
 def _disk(disk: dict[str, Any] | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The budget of the memory cache follows what the machine can spare.
+"""The budget of memory follows what the machine can spare; names and blocks share it.
 
 Where memory is short the cache shrinks at once, by halves; where all is calm it grows back slowly.
 What decides is a pure function of what was read; the task around it reads, and resizes the pool.
@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
@@ -27,6 +28,9 @@ CHECK_S = 5.0
 
 PAUSE_S = 2.0
 """After shrinking: what was given back has to show first."""
+
+NAMES_PARTS = 2
+"""Names may have one part in so many of the budget. What they do not take, blocks have."""
 
 CALM_S = 30.0
 GROW_S = 10.0
@@ -62,6 +66,17 @@ def shortage(signs: Signs) -> str | None:
     if near and signs.machine_stalled_percent >= STALLED_PERCENT:
         return "tasks of this machine waited for memory"
     return None
+
+
+class Names(Protocol):
+    """What holds names in memory; implemented by `vfs.tree`."""
+
+    @property
+    def names_bytes(self) -> int:
+        """Memory that they take, about."""
+
+    def limit_names(self, limit_bytes: int) -> None:
+        """Let them take so much at most."""
 
 
 class Governor:
@@ -123,20 +138,24 @@ def _reserve_bytes(memory: Memory) -> int:
 
 
 class PressureWatch:
-    """Keeps a pool within the budget of a Governor. `run` owns the watching."""
+    """Keeps a pool, and names, within the budget of a Governor. `run` owns the watching."""
 
     def __init__(
         self,
         pool: BlockPool,
         *,
         fixed_bytes: int | None,
+        names: Names | None = None,
         give_way: Callable[[], bool] | None = None,
         proc: Path = machine.PROC,
         cgroups: Path = machine.CGROUPS,
     ) -> None:
         """give_way lets go of some pinned memory that could be spared; False if there is none."""
         self.governor = Governor(pool.budget_bytes, fixed_bytes=fixed_bytes)
-        self._pool = pool
+        self._pool, self._names = pool, names
+        self._names_blocks = 0  # as the pool was last told of
+        if names is not None:
+            names.limit_names(self.names_limit_bytes)
         self._give_way = give_way
         self._proc, self._cgroups = proc, cgroups
         of_cgroup = machine.pressure_file(proc, cgroups)
@@ -176,9 +195,12 @@ class PressureWatch:
         before = self.governor.budget_bytes
         after = self.governor.look(self._signs(reported), trio.current_time())
         if after == before:
+            self.share()
             return
         pool, give_way = self._pool, self._give_way
-        pool.resize(after)
+        if self._names is not None:
+            self._names.limit_names(self.names_limit_bytes)
+        self._resize()
         while give_way is not None and pool.used_bytes > pool.budget_bytes and give_way():
             pass
         why = self.governor.why
@@ -191,6 +213,20 @@ class PressureWatch:
             f": {why}" if is_bad else "",
         )
 
+    def share(self) -> None:
+        """Names have grown or were given up: let blocks have the rest. Not a checkpoint."""
+        if self._names_blocks != self._blocks_of_names():
+            self._resize()
+
+    def _resize(self) -> None:
+        self._names_blocks = self._blocks_of_names()
+        names_bytes = self._names_blocks * self._pool.block_bytes
+        self._pool.resize(self.governor.budget_bytes - names_bytes)
+
+    def _blocks_of_names(self) -> int:
+        names_bytes = 0 if self._names is None else self._names.names_bytes
+        return min(names_bytes, self.names_limit_bytes) // self._pool.block_bytes
+
     def status(self) -> dict[str, object]:
         """For `stsfs status`."""
         governor = self.governor
@@ -201,10 +237,16 @@ class PressureWatch:
             "shrunk_because": governor.why,
         }
 
+    @property
+    def names_limit_bytes(self) -> int:
+        """Memory that names may take at most, out of the budget."""
+        return self.governor.budget_bytes // NAMES_PARTS
+
     def _signs(self, reported: Set[Path]) -> Signs:
         stalled = [
             max(psi.read_stalled_percent(path), STALLED_PERCENT if path in reported else 0.0)
             for path in self._files
         ]
         memory = machine.read_memory(self._proc, self._cgroups)
-        return Signs(memory, self._pool.used_bytes, stalled[0], sum(stalled[1:]))
+        used_bytes = self._pool.used_bytes + self._names_blocks * self._pool.block_bytes
+        return Signs(memory, used_bytes, stalled[0], sum(stalled[1:]))

@@ -10,6 +10,7 @@ import trio
 
 from stsfs.cache.block_cache import BlockCache
 from stsfs.cache.block_pool import BlockPool
+from stsfs.cache.disk.cache_key import load_key
 from stsfs.cache.disk.directory import CacheDirectory
 from stsfs.cache.disk.disk_cache import DiskCache
 from stsfs.cache.disk.tier import DiskTier
@@ -88,13 +89,15 @@ class _Mount:
             block_bytes=config.block_bytes or machine.BLOCK_BYTES,
         )
         self._disk = self._make_disk(pool, router)
+        self._cache = BlockCache(pool, router, self._disk)
+        self._tree = Tree(places.root(), metadata_ttl_s=config.metadata_ttl_s)
         self._pressure = PressureWatch(
             pool,
             fixed_bytes=config.memory_bytes,
+            names=self._tree,
             give_way=None if self._disk is None else self._disk.writer.give_way,
         )
-        self._cache = BlockCache(pool, router, self._disk)
-        self._tree = Tree(places.root(), metadata_ttl_s=config.metadata_ttl_s)
+        self._tree.listed.on_growth = self._pressure.share
         self._writing = Writing(config, places) if config.rw else None
         if config.rw and config.staging_dir is not None:
             staging_dirs.remember(config.staging_dir)
@@ -126,6 +129,9 @@ class _Mount:
                 await background.start(self._writing.run, self._show_anew)
             if isinstance(self._operations, WriteOperations):
                 await background.start(self._operations.run)
+            background.start_soon(
+                kept_running, "names in the kernel", self._vfs.kernel_names.run, self._kernel
+            )
             background.start_soon(
                 kept_running, "garbage collection", collect_when_idle, self._requests_served
             )
@@ -192,7 +198,8 @@ class _Mount:
         if self._config.cache_dir is None:
             return None
         directory = CacheDirectory.of_user(self._config.cache_dir)
-        disk = DiskCache(directory, limit_bytes=self._config.cache_bytes)
+        key = load_key(runtime_dir.cache_key())
+        disk = DiskCache(directory, limit_bytes=self._config.cache_bytes, key=key)
         return DiskTier(disk, store, self._places.disk_names, pool)
 
     async def _show_anew(self, path: str) -> None:

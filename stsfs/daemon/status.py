@@ -94,6 +94,12 @@ class Status:
                 "hit_rate": _rate(cache.hit_bytes, cache.miss_bytes),
                 **asdict(cache),
             },
+            "names": {
+                "held_bytes": self.tree.names_bytes,
+                "limit_bytes": self.pressure.names_limit_bytes,
+                "listed_bytes": self.tree.listed.held_bytes,
+                "known_to_kernel_bytes": self.tree.inodes.held_bytes,
+            },
             "disk_cache": None if self.disk_cache is None else self.disk_cache.status(),
             "writing": None if self.writing is None else self.writing.status(),
             "handles": [

@@ -22,6 +22,7 @@ from stsfs import supervisor
 from stsfs.errors import DeadlineExceeded, StaleVersion, StsfsError, sole, without_frames
 from stsfs.fuse import errno_table
 from stsfs.fuse.xattrs import Xattrs
+from stsfs.redaction import redact
 from stsfs.store.shares import OWNER, Owner
 from stsfs.supervisor import unfailing
 from stsfs.vfs.nodes import Directory, Node
@@ -202,11 +203,15 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Entries with their attributes, as many as fit the kernel's buffer and a millisecond."""
         entries = await self._vfs.read_directory(fh, start_id)
-        ttl_s = self._vfs.entry_ttl_s(fh)
+        ttl_s = self._vfs.entry_ttl_s(fh, start_id)
+        last: tuple[int, Node] | None = None
         for next_id, node in itertools.islice(entries, ENTRIES_MAX):
             if not pyfuse3.readdir_reply(token, node.name, self._entry(node, ttl_s), next_id):
-                return
+                break
             self._vfs.refer(node)
+            last = next_id, node
+        if last is not None:
+            self._vfs.reached(fh, *last)
 
     async def releasedir(self, fh: int) -> None:
         """End of a directory handle. Cannot fail."""
@@ -276,7 +281,7 @@ class Operations(pyfuse3.Operations):
             else:
                 log.log(reply.level, "%s %s: %s", operation, path, exc)
             if reply.level > logging.DEBUG:
-                sentence, remedy = str(exc), ""
+                sentence, remedy = redact(str(exc)), ""
                 if isinstance(exc, StsfsError):
                     sentence, remedy = exc.sentence, exc.remedy
                 name = errno.errorcode[reply.errno]

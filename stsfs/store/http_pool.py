@@ -7,7 +7,8 @@ from collections.abc import Callable
 import trio
 
 from stsfs.store.counters import StoreCounters
-from stsfs.store.http_connection import Connection, connect
+from stsfs.store.http_connection import AddressCheck, Connection, connect
+from stsfs.store.reach import Reach
 from stsfs.store.shares import OWNER, Shares
 
 IDLE_S = 15.0
@@ -30,8 +31,11 @@ class ConnectionPool:
         *,
         connections_max: int,
         counters: StoreCounters,
+        check: AddressCheck | None = None,
     ) -> None:
+        """check raises for an address that the host must not have (see `connect`)."""
         self._address = (host, port, tls)
+        self._check = check
         self._idle: list[Connection] = []
         self._closed = False
         self._all = Shares(connections_max)
@@ -54,7 +58,7 @@ class ConnectionPool:
                     connection.close()  # makes room for the new one
                     connection = None
                 if connection is None:
-                    connection = await connect(*self._address)
+                    connection = await connect(*self._address, check=self._check)
                     self._counters.connections_opened += 1
                 connection.ahead, connection.owner = ahead, owner
             except BaseException:
@@ -108,8 +112,13 @@ class HostPools:
         hosts_max: int,
         connections_max: int,
         counters: StoreCounters,
+        reach: Reach,
     ) -> None:
-        """connections_max is for each host; make_tls is called when the first needs TLS."""
+        """connections_max is for each host; make_tls is called when the first needs TLS.
+
+        Only addresses within reach are connected to.
+        """
+        self._reach = reach
         self._make_tls = functools.cache(make_tls)
         self._hosts_max = hosts_max
         self._connections_max = connections_max
@@ -130,6 +139,7 @@ class HostPools:
                 self._make_tls() if tls else None,
                 connections_max=self._connections_max,
                 counters=self._counters,
+                check=functools.partial(self._reach.check, tls=tls),
             )
         self._pools[address] = pool
         return pool

@@ -1,6 +1,7 @@
 """The keys of a bucket, as directories and files."""
 
 import itertools
+import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
 
@@ -12,13 +13,13 @@ from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion
 from stsfs.store.paging import first_keys, object_at
 from stsfs.vfs.changes import LocalChanges
 from stsfs.vfs.explain import why_hidden
-from stsfs.vfs.key_listing import KeyListing, pieces
+from stsfs.vfs.key_listing import Before, KeyListing, Mark, pieces
 from stsfs.vfs.listing import FRESH_S, Listing, is_file_name
 from stsfs.vfs.nodes import Directory, File, Node, is_outdated, new_number
-from stsfs.vfs.probes import ProbedDirectories, Told
+from stsfs.vfs.probes import ALL_NAMES_MAX, TOLD_BYTES, ProbedDirectories, Told
 from stsfs.vfs.recall import Recall
 from stsfs.vfs.view import Found
-from stsfs.vfs.windows import Windows, just_before
+from stsfs.vfs.windows import ROWS_LAST, Windows, just_before
 
 PIECE_KEYS = 200
 """So many of a page are taken at a time: a millisecond."""
@@ -41,18 +42,37 @@ class KeysView:
         self._changes = LocalChanges(self._probed)
         return self._changes
 
+    def limit_told(self, limit_bytes: int) -> None:
+        """Let answers about single names take so much memory at most."""
+        self._probed.names_max = min(ALL_NAMES_MAX, limit_bytes // 2 // TOLD_BYTES)
+        self._windows.rows_max = max(ROWS_LAST, limit_bytes // 2 // TOLD_BYTES)
+
     def begin(self, directory: Directory, old: Listing | None) -> KeyListing:
         """See View."""
-        return self._new_listing(directory, {} if old is None else old.by_name)
+        return self._new_listing(directory, old)
 
-    def _new_listing(self, directory: Directory, known: Mapping[bytes, Node | None]) -> KeyListing:
+    def resume(self, listing: KeyListing, index: int) -> KeyListing:
+        """A listing that begins with the page of an entry that another one has given up, or before.
+
+        Its entries have the numbers that they have there, as far as nothing was changed since.
+        """
+        resumed = self._new_listing(listing.directory, listing, listing.mark(index))
+        resumed.resume_from(listing)
+        return resumed
+
+    def _new_listing(
+        self, directory: Directory, old: Listing | None, mark: Mark | None = None
+    ) -> KeyListing:
         recalled: dict[str, Attributes] = {}
+        before = Before(old)
         listing = KeyListing(
             directory,
-            partial(self._node, directory, known, recalled),
+            partial(self._node, directory, before, recalled),
             expires_s=trio.current_time() + self._ttl_s,
             begun_s=trio.current_time(),
             recalled=recalled,
+            before=before,
+            mark=mark,
         )
         if self._changes is not None:
             self._changes.begun(listing)
@@ -62,6 +82,7 @@ class KeysView:
         """See View."""
         assert isinstance(listing, KeyListing)
         store = listing.directory.site.store
+        listing.asked_s = trio.current_time()
         await self._take(listing, await store.list_page(listing.prefix, token=listing.next_token))
 
     async def _take(self, listing: KeyListing, page: ListPage) -> None:
@@ -143,7 +164,11 @@ class KeysView:
         if known is None or is_outdated(known.node):
             since_s = trio.current_time() - FRESH_S
             window = self._windows.find(parent, name, since_s=since_s)
-            if window is None:
+            # Who looks up one name after the other of a listing that was given up gets a part of it
+            # at a time.
+            if window is None and listing.first and (rows := self._windows.rows(parent, name)):
+                window = await self._window(parent, listing, name, rows)
+            if window is None or not window.tells(name, since_s=since_s):
                 known = await self._ask(parent, listing, name)
             else:
                 known = Told(window.find(name), window.begun_s + self._ttl_s, window.begun_s)
@@ -175,7 +200,7 @@ class KeysView:
         self, parent: Directory, listing: Listing, name: bytes, rows: int
     ) -> KeyListing:
         """A listing that begins just before a name."""
-        window = self._new_listing(parent, listing.by_name)
+        window = self._new_listing(parent, listing)
         forgotten = self._windows.forgotten
         begin = just_before(parent.prefix + name.decode())
         store = parent.site.store
@@ -189,7 +214,7 @@ class KeysView:
         """Ask about a name, and those that begin with it, by a LIST of their own."""
         probes = self._probed.of(parent)
         prefix = parent.prefix + name.decode()
-        small = self._new_listing(parent, listing.by_name)
+        small = self._new_listing(parent, listing)
         page = await parent.site.store.list_page(prefix)
         await self._recall(small, page)
         small.expires_s = trio.current_time() + self._ttl_s
@@ -210,7 +235,7 @@ class KeysView:
     def _node(
         self,
         parent: Directory,
-        known: Mapping[bytes, Node | None],
+        before: Before,
         recalled: Mapping[str, Attributes],
         name: bytes,
         listed: ListedObject | None,
@@ -218,7 +243,11 @@ class KeysView:
         """The node of a name as a page shows it: the one we know if it is the same, else new."""
         told = self._probed.answer(parent, name)
         # What the kernel refers to comes first: a directory must not have two numbers.
-        olds = (parent.looked_up.get(name), None if told is None else told.node, known.get(name))
+        olds = (
+            parent.looked_up.get(name),
+            None if told is None else told.node,
+            before.names.get(name),
+        )
         if listed is None:
             for old in olds:
                 if isinstance(old, Directory):
@@ -243,7 +272,7 @@ class KeysView:
             name,
             version,
             int(listed.modified_unix_s * 1e9),
-            listed.storage_class,
+            sys.intern(listed.storage_class),
             successor=any(is_outdated(old) for old in olds),
         )
         known_here = recalled.get(listed.key)

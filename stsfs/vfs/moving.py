@@ -90,7 +90,7 @@ class TreeMove:
             found: dict[Node, None] = dict.fromkeys(at.looked_up.values())
             found.update(dict.fromkeys(changes.of(at).values()))
             for listing in changes.listings(at):
-                found.update(dict.fromkeys(listing.entries))
+                found.update(dict.fromkeys(listing.nodes()))
             for node in found:
                 if node.parent is at and node not in seen:
                     yield node

@@ -6,8 +6,9 @@ whoever has it open. Only what is changed through this very mount keeps its numb
 the kernel has seen each change itself.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from typing import TYPE_CHECKING
 
 from stsfs.errors import StaleVersion
@@ -57,6 +58,9 @@ class Directory:
     parent: "Directory | None"
     name: bytes
     lookup_count: int = 0
+    units: int = 0
+    """What InodeTable counts it as."""
+
     looked_up: "dict[bytes, Node]" = field(default_factory=dict)
     """The entries that the kernel refers to now: they keep their numbers, whatever is forgotten."""
 
@@ -95,6 +99,9 @@ class File:
     modified_ns: int
     storage_class: str
     lookup_count: int = 0
+    units: int = 0
+    """What InodeTable counts it as."""
+
     outdated: bool = False
     """The server has said that this version is gone; the next lookup asks for the new one."""
 
@@ -133,18 +140,46 @@ class File:
 Node = Directory | File
 
 
-@dataclass(slots=True)
+NODE_BYTES = 704
+"""What the kernel's knowing a node takes in memory here, beside the texts: as measured, with the
+node itself and its places in tables. The kernel takes more than that."""
+
+UNIT_BYTES = 64
+LIMIT_BYTES = 512 * 1024 * 1024
+"""Where nobody sets another."""
+
+
 class InodeTable:
-    """The nodes the kernel knows, by number, with its count of references to each."""
+    """The nodes the kernel knows, by number, with its count of references to each.
 
-    root: Directory
-    _by_number: dict[int, Node] = field(default_factory=dict)
+    The kernel decides what it knows. It can be asked to forget, see `kernel_names`.
+    """
 
-    def __post_init__(self) -> None:
-        self._by_number[self.root.inode] = self.root
+    def __init__(self, root: Directory) -> None:
+        self.root = root
+        self.limit_bytes = LIMIT_BYTES
+        self.on_growth: Callable[[], None] = lambda: None
+        """Called when the kernel has got to know one more beyond the limit."""
+
+        self.on_forgotten: Callable[[], None] = lambda: None
+        """Called when the kernel has forgotten one."""
+
+        self._by_number: dict[int, Node] = {root.inode: root}  # told of or used longest ago first
+        self._units = 0
 
     def __len__(self) -> int:
         return len(self._by_number)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that they take, about."""
+        return self._units * UNIT_BYTES
+
+    def limit(self, limit_bytes: int) -> None:
+        """Let them take so much at most: what is beyond that, the kernel is asked to forget."""
+        self.limit_bytes = limit_bytes
+        if self.held_bytes > limit_bytes:
+            self.on_growth()
 
     def nodes(self) -> list[Node]:
         """All of them, as they are now."""
@@ -157,12 +192,30 @@ class InodeTable:
             raise StaleVersion(f"The kernel asked for inode {inode}, which it was never given.")
         return node
 
+    def used(self, node: Node) -> None:
+        """A node that the kernel knows is in use: others are to be forgotten before it."""
+        if self._by_number.pop(node.inode, None) is not None:
+            self._by_number[node.inode] = node
+
+    def oldest(self, count_max: int) -> list[Node]:
+        """Those used longest ago, count_max at most, which count as used now."""
+        found = list(islice(self._by_number.values(), count_max))
+        for node in found:
+            self.used(node)
+        return [node for node in found if node is not self.root]
+
     def remember(self, node: Node) -> None:
         """The kernel is about to be told of node once more."""
         node.lookup_count += 1
         self._by_number[node.inode] = node
         if node.parent is not None:
             node.parent.looked_up[node.name] = node
+            if not node.units:
+                text_bytes = 2 * len(node.name) + len(node.parent.prefix)
+                node.units = (NODE_BYTES + text_bytes) // UNIT_BYTES
+                self._units += node.units
+                if self.held_bytes > self.limit_bytes:
+                    self.on_growth()
 
     def forget(self, inode: int, lookups: int) -> None:
         """The kernel gives back references; the last one frees the number."""
@@ -173,7 +226,10 @@ class InodeTable:
         assert node.lookup_count >= 0, f"inode {inode} forgotten more often than looked up"
         if not node.lookup_count:
             del self._by_number[inode]
+            self._units -= node.units
+            node.units = 0
             self.unlink(node)
+            self.on_forgotten()
 
     def unlink(self, node: Node) -> None:
         """The name of a node is its own no longer; the number is, as long as the kernel has it."""

@@ -16,7 +16,10 @@ NAMES_MAX = 10_000
 
 STEMS_MAX = 1_000
 ALL_NAMES_MAX = 50_000
-"""In all directories together; about 0.5 KiB each."""
+"""In all directories together, unless less is allowed."""
+
+TOLD_BYTES = 768
+"""What one of them takes in memory, about: as measured, with a node of its own."""
 
 
 class Told(NamedTuple):
@@ -36,12 +39,17 @@ class Probes:
     """What probes of one directory have told, for ttl_s; bounded."""
 
     def __init__(
-        self, ttl_s: float, clock: Callable[[], float], grown: Callable[["Probes"], None]
+        self,
+        ttl_s: float,
+        clock: Callable[[], float],
+        grown: Callable[["Probes"], None],
+        names_max: int = NAMES_MAX,
     ) -> None:
         """grown is told when there may be more names than before."""
+        self._names_max = names_max
         self._clock, self._grown = clock, grown
         self._ttl_s = ttl_s
-        self._known: TTLCache[bytes, Told] = TTLCache(NAMES_MAX, max(ttl_s, 1e-9), timer=clock)
+        self._known: TTLCache[bytes, Told] = TTLCache(names_max, max(ttl_s, 1e-9), timer=clock)
         self._stems: TTLCache[bytes, Told] = TTLCache(STEMS_MAX, max(ttl_s, 1e-9), timer=clock)
 
     def __len__(self) -> int:
@@ -60,7 +68,7 @@ class Probes:
 
     def tell(self, name: bytes, node: Node | None, *, asked_s: float) -> None:
         """A probe that was asked then has shown what name is."""
-        if len(self._known) >= NAMES_MAX and name not in self._known:
+        if len(self._known) >= self._names_max and name not in self._known:
             self._stems.clear()  # the name forgotten for this one would seem to be absent
         self._known[name] = Told(node, self._clock() + self._ttl_s, asked_s)
         self._grown(self)
@@ -79,12 +87,15 @@ class ProbedDirectories:
         self._probes: dict[Directory, Probes] = {}  # told of least recently first
         self._counted: dict[Probes, int] = {}
         self._names = 0
+        self.names_max = ALL_NAMES_MAX
+        """Names that are remembered at most."""
 
     def of(self, directory: Directory) -> Probes:
         """Where to tell what is asked for from now on; forgotten, it takes the answer with it."""
         probes = self._probes.pop(directory, None)
         if probes is None:
-            probes = Probes(self._ttl_s, self._clock, self._recount)
+            names_max = max(1, min(NAMES_MAX, self.names_max))
+            probes = Probes(self._ttl_s, self._clock, self._recount, names_max)
             self._counted[probes] = 0
         self._probes[directory] = probes
         return probes
@@ -115,5 +126,5 @@ class ProbedDirectories:
             return  # forgotten meanwhile
         self._names += len(probes) - self._counted[probes]
         self._counted[probes] = len(probes)
-        while self._names > ALL_NAMES_MAX and len(self._probes) > 1:
+        while self._names > self.names_max and len(self._probes) > 1:
             self.forget(next(iter(self._probes)))

@@ -17,8 +17,10 @@ import trio
 from stsfs.errors import NameTooLong, NotADirectory, SessionExpired, StoreFailure, StsfsError
 from stsfs.supervisor import TaskPool
 from stsfs.vfs.changes import LocalChanges
+from stsfs.vfs.key_listing import KeyListing
 from stsfs.vfs.keys_view import KeysView
-from stsfs.vfs.listing import FRESH_S, Listing, is_file_name
+from stsfs.vfs.listed import Listed
+from stsfs.vfs.listing import FRESH_S, GivenUp, Listing, is_file_name
 from stsfs.vfs.nodes import (
     NAME_BYTES_MAX,
     ROOT_INODE,
@@ -35,8 +37,8 @@ from stsfs.vfs.view import Found, View
 
 log = logging.getLogger(__name__)
 
-LISTED_ENTRIES_MAX = 1_000_000
-"""Entries kept in listings that nobody reads; about 0.4 KiB each."""
+TOLD_PARTS = 8
+"""What is told of single names may take one part in so many of what all names may."""
 
 PAGE_KEYS = 1000
 """What one LIST answers at most."""
@@ -59,8 +61,7 @@ class Tree:
         self._ttl_s = metadata_ttl_s
         self._keys = KeysView(metadata_ttl_s)
         self._views: set[View] = {self._keys}
-        self._listed: dict[Directory, Listing] = {}  # least recently begun first
-        self._listed_entries = 0
+        self.listed = Listed(self._forget_told)
         self.distrusts = 0
         """How often `distrust` was called: an answer begun before is not to be believed after."""
 
@@ -72,14 +73,26 @@ class Tree:
         """Own the read-ahead of pages until cancelled."""
         await self._pages_ahead.run(task_status=task_status)
 
+    def limit_names(self, limit_bytes: int) -> None:
+        """Let names take so much memory at most: one half what is listed, one half what the kernel
+        knows. What the kernel knows beyond that, it is asked to forget."""
+        self.inodes.limit(limit_bytes // 2)
+        self.listed.limit(limit_bytes // 2)
+        self._keys.limit_told(limit_bytes // TOLD_PARTS)
+
+    @property
+    def names_bytes(self) -> int:
+        """Memory that names take, about."""
+        return self.listed.held_bytes + self.inodes.held_bytes
+
     @property
     def hidden_count(self) -> int:
         """Keys or entities that cannot be shown, in the directories listed now."""
-        return sum(listing.hidden.count for listing in self._listed.values())
+        return sum(listing.hidden.count for listing in self.listed.listings())
 
     def hidden(self) -> Iterator[tuple[Directory, str, str]]:
         """Those remembered by name: directory, what is hidden, and why if that does not show."""
-        for listing in self._listed.values():
+        for listing in self.listed.listings():
             for what, reason in listing.hidden.reasons.items():
                 yield listing.directory, what, reason
 
@@ -114,7 +127,7 @@ class Tree:
         if self.view(parent) is not self._keys:
             return (await self.lookup(parent, name))[0]
         since_s = trio.current_time() - FRESH_S
-        listing = self._listed.get(parent)
+        listing = self.listed.get(parent)
         if listing is None or (
             not listing.tells(name, since_s=since_s)
             and listing.complete
@@ -160,28 +173,59 @@ class Tree:
         return view
 
     async def listing(self, directory: Directory) -> Listing:
-        """The listing of a directory, its first page read. Renewed when the TTL has ended."""
-        return self.known_listing(directory) or await self._begin(directory)
+        """The listing of a directory, its first page read. Renewed when the TTL has ended.
+
+        One whose beginning was given up does not do: a new one takes its place.
+        """
+        known = self.known_listing(directory)
+        if known is not None and not known.first:
+            return known
+        return await self._begin(directory)
+
+    async def resumed(self, listing: Listing, start: int, last: Node | None) -> tuple[Listing, int]:
+        """A listing that has what another one has given up at a number; and its number there.
+
+        last is the entry before, if that is known: then what follows it is meant, whatever has
+        changed since.
+        """
+        assert isinstance(listing, KeyListing)
+        if listing.is_past_pages(start):
+            return listing, listing.end
+        new = self._keys.resume(listing, start if last is None else start - 1)
+        self.listed.hold(new)
+        try:
+            while not new.complete:
+                await self._next_page(new)
+                after = start if last is None else new.place_after(last)
+                if after is not None and after < new.end:
+                    return new, after
+                self.listed.count(new, new.end)
+            return new, new.end
+        finally:
+            self.listed.let_go(new)
 
     async def entries(self, listing: Listing, start: int) -> Iterator[tuple[int, Node]]:
         """Entries from an index on, as far as pages have come, with the index after each.
 
         Waits until there is at least one, or the listing has ended. While a reader is at one page
-        the next is under way.
+        the next is under way. Raises GivenUp where the entry was given up: see `resumed`.
         """
         while True:
+            if start < listing.first:
+                raise GivenUp
             # What was taken away after its page came is passed over: no entry would mean the end.
-            while start < len(listing.entries) and listing.shown(start) is None:
+            while start < listing.end and listing.shown(start) is None:
                 start += 1
-            if start < len(listing.entries) or listing.complete:
+            if start < listing.end or listing.complete:
                 break
             await self._next_page(listing)
-        near_end = len(listing.entries) - start <= PAGE_KEYS
+        self.listed.count(listing, start)
+        near_end = listing.end - start <= PAGE_KEYS
         if near_end and not listing.complete and self._pages_ahead.is_running:
             self._pages_ahead.start("a page ahead", self._page_ahead, listing)
         return (
             (index + 1, node)
-            for index in range(start, len(listing.entries))
+            for index in range(start, listing.end)
             if (node := listing.shown(index)) is not None
         )
 
@@ -191,14 +235,14 @@ class Tree:
 
     def known_listing(self, directory: Directory) -> Listing | None:
         """The listing that answers for a directory now, if there is one."""
-        listing = self._listed.get(directory)
+        listing = self.listed.get(directory)
         if listing is not None and trio.current_time() < listing.expires_s:
             return listing
         return None
 
     def known_entry(self, parent: Directory, name: bytes) -> Node | None:
         """The node of a name as far as anyone has heard of it; asks nobody."""
-        listing = self._listed.get(parent)
+        listing = self.listed.get(parent)
         found = None if listing is None else listing.find(name)
         return found or self.view(parent).told(parent, name) or parent.looked_up.get(name)
 
@@ -213,7 +257,7 @@ class Tree:
     def known_directories(self) -> set[Directory]:
         """Every directory whose names anything is known of, or being asked."""
         under_way = {listing.directory for listing in self._under_way}
-        return under_way.union(self._listed, *(view.asked() for view in self._views))
+        return under_way.union(self.listed.directories(), *(view.asked() for view in self._views))
 
     def distrust(self, directory: Directory) -> bool:
         """Ask anew about the names of a directory; whether anything was known of them.
@@ -223,7 +267,7 @@ class Tree:
         """
         self.distrusts += 1
         listings = [listing for listing in self._under_way if listing.directory is directory]
-        if (listed := self._listed.get(directory)) is not None:
+        if (listed := self.listed.get(directory)) is not None:
             listings.append(listed)
         for listing in listings:
             listing.distrust()
@@ -247,12 +291,13 @@ class Tree:
         """A directory was made a moment ago: there is nothing to ask about it."""
         listing = self._keys.begin(directory, None)
         listing.know_empty()
-        self._keep(directory, listing)
+        self.listed.keep(listing)
 
     def retire(self, directory: Directory) -> None:
         """A directory is gone, or is called otherwise: forget what was listed of it."""
         self.distrust(directory)
-        self._drop(directory)
+        self.listed.drop(directory)
+        self._forget_told(directory)
 
     def distrust_all(self) -> None:
         """Ask anew about every directory."""
@@ -261,9 +306,9 @@ class Tree:
 
     async def _begin(self, directory: Directory) -> Listing:
         """List a directory anew, first page only; several callers share one request."""
-        old = self._listed.get(directory)
-        of_directory = (at for at in self._under_way if at.directory is directory)
-        new = next((at for at in of_directory if not at.pages and not at.distrusted), None)
+        old = self.listed.get(directory)
+        begun = (at for at in self._under_way if at.directory is directory and not at.is_resumed)
+        new = next((at for at in begun if not at.pages and not at.distrusted), None)
         if new is None:
             new = self.view(directory).begin(directory, old)
         try:
@@ -274,8 +319,9 @@ class Tree:
                 raise
             old.expires_s = trio.current_time() + STALE_SERVED_S
             return old
-        if self._listed.get(directory) is old and not new.distrusted:
-            self._keep(directory, new)
+        if self.listed.get(directory) is old and not new.distrusted:
+            self._forget_told(directory)
+            self.listed.keep(new)
             return new
         return self.known_listing(directory) or new  # someone else was faster: one answer for all
 
@@ -293,8 +339,7 @@ class Tree:
         listing.failure = None
         try:
             await self.view(listing.directory).next_page(listing)
-            if self._listed.get(listing.directory) is listing:
-                self._count(listing)
+            self.listed.count(listing)
         except StsfsError as exc:
             listing.failure = exc
             raise
@@ -316,25 +361,9 @@ class Tree:
             # The reader will ask itself.
             log.debug("page ahead of %r: %s", listing.directory.key, exc)
 
-    def _keep(self, directory: Directory, listing: Listing) -> None:
-        """Remember a listing, and forget the oldest ones when there are too many entries."""
-        self._drop(directory)
-        self._listed[directory] = listing
-        self._count(listing)
-        while len(self._listed) > 1 and self._listed_entries > LISTED_ENTRIES_MAX:
-            self._drop(next(iter(self._listed)))
-
-    def _drop(self, directory: Directory) -> None:
-        listing = self._listed.pop(directory, None)
-        if listing is not None:
-            self._listed_entries -= listing.counted
-            listing.counted = 0
+    def _forget_told(self, directory: Directory) -> None:
+        """Forget what probes have told of a directory: its listing is a new one, or gone."""
         self.view(directory).forget(directory)
-
-    def _count(self, listing: Listing) -> None:
-        """Count the entries that have come since, and the listing itself."""
-        self._listed_entries += len(listing.entries) + 1 - listing.counted
-        listing.counted = len(listing.entries) + 1
 
 
 def _is_text(name: bytes) -> bool:

@@ -15,7 +15,8 @@ from stsfs.cache.block_cache import BlockCache
 from stsfs.errors import IsADirectory, SessionExpired, StaleVersion, StsfsError
 from stsfs.store.object_store import ObjectVersion
 from stsfs.vfs.absent import AbsentNames
-from stsfs.vfs.listing import Listing
+from stsfs.vfs.kernel_names import KernelNames
+from stsfs.vfs.listing import GivenUp, Listing
 from stsfs.vfs.nodes import Directory, File, Node, path_of
 from stsfs.vfs.reader import CachedReader, DirectReader, ReadAheadBudget, Reader
 from stsfs.vfs.tree import Tree
@@ -49,6 +50,8 @@ class DirectoryHandle:
 
     directory: Directory
     listing: Listing
+    reached: tuple[int, Node] | None = None
+    """The entry that was taken last, and the position after it."""
 
 
 class Vfs:
@@ -72,13 +75,14 @@ class Vfs:
         self._verification = verification
         self._read_ahead = ReadAheadBudget(cache.pool)
         self.absent = AbsentNames()
+        self.kernel_names = KernelNames(tree.inodes)
         self._files: dict[int, FileHandle] = {}
         self._directories: dict[int, DirectoryHandle] = {}
         self._last_handle = 0
         self._vouched: TTLCache[tuple[File, int], None] = TTLCache(
             VOUCHED_MAX, VOUCHED_S, timer=trio.current_time
         )
-        self._repeated: TTLCache[tuple[Directory, bytes, int], None] = TTLCache(
+        self._repeated: TTLCache[tuple[Directory, bytes, int], File] = TTLCache(
             REPEATED_MAX, REPEATED_S, timer=trio.current_time
         )
 
@@ -144,10 +148,11 @@ class Vfs:
         """
         parent = self._tree.directory(parent_inode)
         distrusts = self._tree.distrusts
-        is_repeated = self._repeated.pop((parent, name, caller), False) is None
+        stale = self._repeated.pop((parent, name, caller), None)
         for _ in range(SUCCESSIONS_MAX):
             node, until_s = await self._tree.lookup(parent, name)
-            if not isinstance(node, File) or not (node.successor or is_repeated):
+            is_other = stale is not None and node is not stale
+            if not isinstance(node, File) or not (node.successor or is_other):
                 break
             if await self._vouch(node, caller):
                 break
@@ -171,6 +176,7 @@ class Vfs:
         """A handle on a directory, its first page read."""
         directory = self._tree.directory(inode)
         handle = DirectoryHandle(directory, await self._tree.listing(directory))
+        self._tree.listed.hold(handle.listing)
         number = self._new_handle()
         self._directories[number] = handle
         return number
@@ -178,17 +184,35 @@ class Vfs:
     async def read_directory(self, handle: int, start: int) -> Iterator[tuple[int, Node]]:
         """Entries from position start on, each with the position after it; none at the end."""
         opened = self._directories[handle]
+        await self.kernel_names.room()
         if start == 0:
-            opened.listing = await self._tree.listing(opened.directory)
-        return await self._tree.entries(opened.listing, start)
+            self._read_on_in(opened, await self._tree.listing(opened.directory))
+        while True:
+            try:
+                return await self._tree.entries(opened.listing, start)
+            except GivenUp:
+                last = opened.reached[1] if opened.reached and opened.reached[0] == start else None
+                listing, start = await self._tree.resumed(opened.listing, start, last)
+                self._read_on_in(opened, listing)
 
-    def entry_ttl_s(self, handle: int) -> float:
-        """For how long the entries of an open directory may be believed."""
-        return max(0.0, self._directories[handle].listing.expires_s - trio.current_time())
+    def reached(self, handle: int, position: int, node: Node) -> None:
+        """The reader of a directory was given entries up to this one; position is that after it."""
+        self._directories[handle].reached = position, node
+
+    def _read_on_in(self, opened: DirectoryHandle, listing: Listing) -> None:
+        if listing is not opened.listing:
+            self._tree.listed.hold(listing)
+            self._tree.listed.let_go(opened.listing)
+            opened.listing = listing
+
+    def entry_ttl_s(self, handle: int, position: int) -> float:
+        """For how long the entries of an open directory from a position on may be believed."""
+        listing = self._directories[handle].listing
+        return max(0.0, listing.told_until_s(max(position, listing.first)) - trio.current_time())
 
     def close_directory(self, handle: int) -> None:
         """End of a directory handle."""
-        del self._directories[handle]
+        self._tree.listed.let_go(self._directories.pop(handle).listing)
 
     async def open(self, inode: int, flags: int, caller: int) -> int:
         """A handle on a version, after the server has confirmed it where that is not known.
@@ -197,6 +221,7 @@ class Vfs:
         repeats the open, so that the new version is found.
         """
         file = self._tree.inodes.get(inode)
+        self._tree.inodes.used(file)
         if isinstance(file, Directory):
             raise IsADirectory(f"{path_of(file)} is a directory.")
         with self._repeating(file, caller):
@@ -212,7 +237,7 @@ class Vfs:
         try:
             yield
         except StaleVersion:
-            self._repeated[place] = None
+            self._repeated[place] = file
             raise
 
     async def _open_version(self, file: File, flags: int, caller: int) -> int:

@@ -30,6 +30,9 @@ class Windows:
     def __init__(self) -> None:
         self._windows: deque[_Window] = deque(maxlen=WINDOWS_MAX)  # begun first first
         self._runs: dict[Directory, _Run] = {}  # gone on with least recently first
+        self.rows_max = WINDOWS_MAX * ROWS_LAST
+        """Rows of all of them together, at most."""
+
         self.forgotten = 0
         """How often something was forgotten: what was asked before may not be added after."""
 
@@ -57,6 +60,9 @@ class Windows:
     def add(self, listing: KeyListing, first: bytes) -> None:
         """One that has told about first and the names after it, as far as its page went."""
         self._windows.append(_Window(first, listing))
+        rows = sum(len(each.listing.entries) for each in self._windows)
+        while rows > self.rows_max and len(self._windows) > 1:
+            rows -= len(self._windows.popleft().listing.entries)
 
     def forget(self, directory: Directory) -> None:
         """What was told about a directory does not hold any more."""

@@ -71,6 +71,7 @@ class WritingVfs(Vfs):
     async def open(self, inode: int, flags: int, caller: int) -> int:
         """See Vfs. For writing it costs no more until something is written, or O_TRUNC given."""
         file = self._tree.inodes.get(inode)
+        self._tree.inodes.used(file)
         if isinstance(file, Directory):
             raise IsADirectory(f"{path_of(file)} is a directory.")
         with self._repeating(file, caller):
