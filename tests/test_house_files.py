@@ -22,7 +22,7 @@ ELSEWHERE = {
     "cli/verify_check.py": {"os.open"},
     "daemon/pinning.py": {"open"},  # a new file, renamed into place
     "daemon/prices.py": {"open"},
-    "entities/lock_file.py": {"open"},
+    "entities/lock_file.py": {"os.open", "open"},
     "synapse/config_file.py": {"open"},
     "synapse/tokens.py": {"read_text"},
     # New files (O_EXCL), or names of this process, in directories that were checked.

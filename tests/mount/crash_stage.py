@@ -85,7 +85,8 @@ def unmounted(live, *, left=()):
     """Unmount; the command says what is left for `stsfs recover`, which are these paths."""
     done = live.unmount()
     assert done.returncode == (9 if left else 0), done.stderr
-    told = [line.strip() for line in done.stderr.splitlines() if line.startswith("  /")]
+    lines = done.stderr.splitlines()
+    told = [line.strip() for line in lines if line.startswith(" ") and line.strip()[:1] == "/"]
     assert sorted(told) == sorted(left)
     live.wait_for_end()
 
