@@ -13,13 +13,17 @@ from stsfs.daemon import unmount as unmounting
 from stsfs.daemon.mount_point import (
     check_cache_dir,
     check_fuse,
+    check_in_place,
     check_mount_point,
     check_staging_dir,
     claimed,
     clear_dead_mount,
+    clear_stray_mounts,
+    confirm_mounted,
 )
 from stsfs.daemon.mountinfo import MountEntry
 from stsfs.errors import AccessDenied, BadArgument, FuseUnavailable, MountBusy, MountPointUnusable
+from stsfs.fuse.mount_point import MountPoint
 
 
 def test_unusable_mount_points(tmp_path):
@@ -215,3 +219,60 @@ def test_a_path_is_made_plain_without_asking_a_mount_of_ours(tmp_path, monkeypat
     ]:  # fmt: skip
         assert mountinfo.resolve(tmp_path / typed) == tmp_path / plain
     assert not [each for each in looked_at if each.is_relative_to(mount)]
+
+
+@pytest.fixture
+def point(tmp_path):
+    with MountPoint.open(tmp_path) as made:
+        made.mounted_id = 7
+        yield made
+
+
+def entry_on(point, **changes):
+    known = {"path": point.path, "filesystem_type": "fuse.stsfs", "source": "s", "device": "0:50"}
+    known |= {"id": 7, "parent_id": point.below_id}
+    return MountEntry(**known | changes)
+
+
+def test_a_new_mount_is_believed_only_where_it_was_meant_to_be(point, monkeypatch):
+    def says(entry):
+        monkeypatch.setattr(mountinfo, "mounts", lambda: [entry])
+
+    says(entry_on(point))
+    assert confirm_mounted(point) == entry_on(point)
+    for changes in (
+        {"path": Path("/elsewhere")},
+        {"filesystem_type": "tmpfs"},
+        {"parent_id": point.below_id + 1},
+        {"id": 8},
+    ):
+        says(entry_on(point, **changes))
+        with pytest.raises(MountPointUnusable, match="no longer the directory"):
+            confirm_mounted(point)
+    point.mounted_id = None
+    with pytest.raises(MountPointUnusable, match="no longer the directory"):
+        confirm_mounted(point)
+
+
+def test_of_stray_mounts_only_new_dead_ones_of_our_own_are_taken_away(
+    point, monkeypatch, tmp_path, kernel_says
+):
+    us = os.geteuid()
+    old, stray, others = (
+        entry_on(point, path=Path(f"/{number}"), id=number, owner_uid=uid)
+        for number, uid in ((1, us), (2, us), (3, us + 1))
+    )
+    detached = kernel_says(stray, dead=True)
+    monkeypatch.setattr(mountinfo, "mounts", lambda: [old, stray, others])
+    clear_stray_mounts(frozenset({1}))
+    assert detached == [(Path("/2"), True)]
+
+
+def test_a_directory_that_was_moved_is_not_in_its_place(tmp_path):
+    (tmp_path / "m").mkdir()
+    with MountPoint.open(tmp_path / "m") as point:
+        check_in_place(point)
+        (tmp_path / "m").rename(tmp_path / "n")
+        (tmp_path / "m").mkdir()
+        with pytest.raises(MountPointUnusable, match="moved or replaced"):
+            check_in_place(point)

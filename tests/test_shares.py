@@ -1,9 +1,11 @@
 """Places that several owners wait for: one alone has all, and none keeps the others out."""
 
+import pyfuse3
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from stsfs.fuse.operations import handler
 from stsfs.store.shares import OWNER, Shares
 
 PLACES = 32
@@ -96,3 +98,29 @@ async def test_one_place_is_enough_for_two_owners(nursery):
     assert await taken_at_once(shares, nursery, 1, 3) == [1]
     assert await taken_at_once(shares, nursery, 2, 3) == [2]
     nursery.cancel_scope.cancel()
+
+
+class Asked:
+    """A file system that answers for whom it works."""
+
+    deadline_s = 60
+
+    def __init__(self):
+        self.under_way, self.changes_under_way, self.served = set(), set(), 0
+        self.owners = {5: 1001}
+
+    @handler
+    async def getattr(self, inode, ctx):
+        return OWNER.get()
+
+    @handler
+    async def read(self, fh, off, size):
+        return OWNER.get()
+
+
+async def test_a_request_is_for_whoever_asks_or_has_opened_the_handle():
+    asked, root = Asked(), pyfuse3.RequestContext()
+    assert await asked.read(5, 0, 1) == 1001
+    assert await asked.getattr(5, root) == root.uid == 0
+    assert await asked.read(5, 0, 1) == 1001
+    assert await asked.read(6, 0, 1) is None, "not whoever was served last"

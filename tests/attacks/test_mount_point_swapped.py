@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from stsfs.daemon import mountinfo
 from stsfs.demo.gate.faults import Hold, Rule
 from tests.mount.conftest import folder, host, servers, stage, view  # noqa: F401
 from tests.mount.stage import PATIENCE_S
+from tests.mount.users import users_of
 
 pytestmark = [
     pytest.mark.mount,
@@ -146,3 +148,25 @@ def test_root_unmounts_nothing_else_when_a_parent_is_swapped_meanwhile(
     assert os.path.ismount(victim)
     assert ours_below(home.parent) == [home / "e/m"]
     assert host.stsfs("unmount", home / "e/m").returncode == 0
+
+
+def test_a_user_mounts_nowhere_else_when_another_one_swaps_the_directory(stage, folder):
+    """By fusermount3, in a directory that everybody may write to."""
+    with users_of(stage) as users, ThreadPoolExecutor(1) as threads:
+        ada, bob = users.people
+        bob.place.chmod(0o777)
+        ada.run("mkdir", bob.place / "m", ada.home / "m")
+        ada.place = bob.place / "m"
+        hold = Hold("request")
+        stage.gate.faults.add(Rule(hold, kinds=frozenset({"LIST"})))
+        mounting = threads.submit(ada.mount, folder.uri)
+        try:
+            hold.wait_reached(PATIENCE_S)
+            swap = 'mv "$1/m" "$1/e"; ln -s "$2" "$1/m"'
+            assert bob.run("sh", "-euc", swap, "sh", bob.place, ada.home / "m").returncode == 0
+        finally:
+            hold.let_go()
+        done = mounting.result()
+        assert (done.returncode, "is no longer the directory" in done.stderr) == (3, True)
+        assert "fuse.stsfs" not in ada.run("cat", "/proc/self/mounts").stdout
+        assert ada.records() == []
