@@ -214,6 +214,10 @@ class SynapseUnavailable(StsfsError):
     """Synapse cannot be reached, is down for maintenance, or throttles us beyond the deadline."""
 
 
+class AnswerNotUnderstood(SynapseUnavailable):
+    """What came in answer to one request is nothing that Synapse sends."""
+
+
 class NoSynapseToken(StsfsError):
     """None of the places where a Synapse token may be has one."""
 

@@ -28,6 +28,7 @@ LINKS_MAX = 40
 
 ACL_ATTRIBUTE = "system.posix_acl_access"
 _ROOT = 0
+_FIXED = "/proc/self/fd/"
 _BY_PATH = os.O_PATH | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -56,13 +57,17 @@ class OwnedDir:
         private: bool = False,
         any_owner: bool = False,
         any_parents: bool = False,
+        follow: bool = False,
     ) -> Self:
         """Open a directory. Its last component may not be a symbolic link.
 
-        create: make it (mode 0700), and what is missing above it (0755). private: take the
-        permissions of others away. any_owner: it may be anybody's, and writable by others.
-        any_parents: so may the directories above it; foreign symbolic links are not followed still.
+        follow: it may be one of ours or root's. create: make it (mode 0700), and what is missing
+        above it (0755). private: take the permissions of others away. any_owner: it may be
+        anybody's, and writable by others. any_parents: so may the directories above it; symbolic
+        links of others are not followed still.
         """
+        if follow:
+            path = resolved(path)
         with contextlib.ExitStack() as held:
             at, name = _walk(path, held, create=create, check=not any_parents)
             if create:
@@ -72,6 +77,12 @@ class OwnedDir:
         with opened._closed_on_error():
             opened._check(private=private, any_owner=any_owner)
         return opened
+
+    @property
+    def fixed_path(self) -> Path:
+        """A path, for this process only, that leads here while the directory is open, whatever
+        becomes of its name; see `shown`."""
+        return Path(f"{_FIXED}{self.descriptor}")
 
     def open_dir(
         self, name: str, *, create: bool = False, private: bool = False, any_owner: bool = False
@@ -117,11 +128,8 @@ class OwnedDir:
             return file.read(bytes_max)
 
     def replace(self, name: str, data: bytes, *, sync: bool = False) -> None:
-        """Put a file with these bytes in place of what has the name, in one step.
-
-        For files that one process at a time writes: the new one is NAME.new until it is whole.
-        """
-        new = f"{_entry(name)}.new"
+        """Put a file with these bytes in place of what has the name, in one step."""
+        new = f"{_entry(name)}.{os.getpid()}.new"  # what a dead process has left of it is no loss
         self.unlink(new)
         with open(self.create_file(new), "wb", 0) as file:
             _write_all(file.fileno(), data)
@@ -197,12 +205,35 @@ class OwnedDir:
             raise _writable(self.path)
 
 
-def open_file(path: str | Path, flags: int = os.O_RDONLY, *, bytes_max: int | None = None) -> int:
+def open_file(
+    path: str | Path,
+    flags: int = os.O_RDONLY,
+    *,
+    bytes_max: int | None = None,
+    private: bool = False,
+) -> int:
     """The same as `OwnedDir.open_file`, for a directory that was opened as an OwnedDir before.
 
     Nobody else can exchange it since, and so its path still means the same.
     """
-    return _opened_file(path, path, None, flags, bytes_max=bytes_max)
+    return _opened_file(path, path, None, flags, bytes_max=bytes_max, private=private)
+
+
+def open_log(path: str | Path, flags: int, mode: int = 0o600) -> int:
+    """A file that users name, to be added to: no pipe, link or file of others is opened.
+
+    mode: of one that is made. Raises ForeignPath and OSError.
+    """
+    found = resolved(Path(path))
+    with contextlib.suppress(FileNotFoundError):
+        status = os.lstat(found)  # a pipe would keep us waiting
+        if status.st_uid not in _trusted():
+            raise foreign(found, f"belongs to {_user(status.st_uid)} and not to us")
+    descriptor = os.open(found, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    if os.fstat(descriptor).st_uid not in _trusted():  # it was exchanged meanwhile
+        os.close(descriptor)
+        raise foreign(found, "belongs to another user")
+    return descriptor
 
 
 def resolved(path: Path) -> Path:
@@ -234,9 +265,21 @@ def resolved(path: Path) -> Path:
     return at
 
 
+def shown(path: Path | str) -> str:
+    """A path for messages: one that begins with a `fixed_path` has the name of today."""
+    text = str(path)
+    if not text.startswith(_FIXED):
+        return text
+    head, slash, tail = text.removeprefix(_FIXED).partition("/")
+    try:
+        return os.readlink(_FIXED + head) + slash + tail
+    except OSError:
+        return text
+
+
 def foreign(path: Path | str, what: str, remedy: str = "") -> ForeignPath:
     """The error for a path; what is the rest of its sentence."""
-    return ForeignPath(f"{checks.one_line(str(path))} {what}.", remedy=remedy)
+    return ForeignPath(f"{checks.one_line(shown(path))} {what}.", remedy=remedy)
 
 
 def check_file(

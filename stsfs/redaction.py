@@ -25,7 +25,7 @@ _NAMED_SECRET = re.compile(
 _BARE_SECRET = re.compile(
     r"""(?x)
     (?<= \b[Bb]earer\s ) [A-Za-z0-9._~+/=-]{8,}
-    | \b eyJ [\w-]+ \. [\w-]+ (?: \. [\w-]* )?                   # a JSON web token
+    | (?<! [\w-] ) eyJ [\w-]+ \. [\w-]+ (?: \. [\w-]* )?         # a JSON web token
     | (?<! [\w/+=.-] )                                           # an AWS secret key by its shape
       (?= [A-Za-z0-9/+]* [a-z] ) (?= [A-Za-z0-9/+]* [A-Z] ) (?= [A-Za-z0-9/+]* [0-9] )
       [A-Za-z0-9+] [A-Za-z0-9/+]{39} (?! [\w/+=.-] ) """

@@ -113,8 +113,11 @@ async def test_a_request_without_end_is_cut_off(nursery, path):
 
 async def test_a_silent_client_is_dropped_at_its_deadline(nursery, path, autojump_clock):
     await nursery.start(serve_control, path, {})
-    assert await say(path, b"") == b""
-    assert trio.current_time() == pytest.approx(control.CLIENT_DEADLINE_S)
+    for data in (b"", b'{"command"'):
+        began_s = trio.current_time()
+        answer = json.loads(await say(path, data))
+        assert "No whole request" in answer["error"]["sentence"]
+        assert trio.current_time() - began_s == pytest.approx(control.REQUEST_S)
 
 
 async def test_clients_that_leave_early_do_no_harm(nursery, path):
@@ -142,7 +145,7 @@ async def test_more_clients_than_allowed_are_turned_away(nursery, path):
         for _ in range(CLIENTS_MAX):
             clients.start_soon(client, path, "wait")
         await all_wait.wait()
-        answer = json.loads(await say(path, b""))
+        answer = json.loads(await say(path, b'{"command": "wait"}\n'))
         assert "at once" in answer["error"]["sentence"]
         release.set()
 

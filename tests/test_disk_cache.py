@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import gc
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -15,12 +17,14 @@ import pytest
 
 from stsfs.cache.content import GRAIN_BYTES
 from stsfs.cache.disk import chunk_file, disk_cache
-from stsfs.cache.disk.directory import CacheDirectory, UnusableDirectory
+from stsfs.cache.disk.directory import CHUNKS, INDEX, CacheDirectory, OpenDirectory
 from stsfs.cache.disk.disk_cache import DiskCache, Lost, Piece, Work
 from stsfs.cache.disk.layout import CHUNK_BYTES, bits
+from stsfs.errors import ForeignPath
 from tests.fakes import pattern
 
 MIB = 1024 * 1024
+KEY = b"key"
 A, B = b"a" * 16, b"b" * 16
 DATA = pattern(4711, 3 * MIB + 12345)
 SIZE = len(DATA)
@@ -33,7 +37,7 @@ def directory(tmp_path):
 
 @pytest.fixture
 def disk(directory):
-    cache = DiskCache(directory, limit_bytes=64 * MIB)
+    cache = DiskCache(directory, limit_bytes=64 * MIB, key=KEY)
     cache.open()
     yield cache
     cache.close()
@@ -50,11 +54,11 @@ def get(disk, version=A, start=0, stop=SIZE, size_bytes=SIZE):
 
 
 def chunk_files(directory):
-    return [path for path in directory.chunks.rglob("*") if path.is_file()]
+    return [path for path in (directory.path / CHUNKS).rglob("*") if path.is_file()]
 
 
 def damage_rows(directory):
-    with contextlib.closing(sqlite3.connect(directory.index)) as connection, connection:
+    with contextlib.closing(sqlite3.connect(directory.path / INDEX)) as connection, connection:
         connection.execute("UPDATE chunk SET held = 'text'")
 
 
@@ -79,7 +83,7 @@ def test_a_restart_finds_everything_without_looking_at_the_files(disk, directory
     put(disk)
     disk.close()
     monkeypatch.setattr(os, "scandir", None)
-    again = DiskCache(directory, limit_bytes=64 * MIB)
+    again = DiskCache(directory, limit_bytes=64 * MIB, key=KEY)
     assert again.open() >= len(DATA)
     assert get(again) == DATA
     again.close()
@@ -127,7 +131,7 @@ def test_what_is_there_is_not_written_again(disk):
 
 
 def test_the_limit_holds_and_what_was_used_last_stays(directory):
-    disk = DiskCache(directory, limit_bytes=41 * MIB)
+    disk = DiskCache(directory, limit_bytes=41 * MIB, key=KEY)
     disk.open()
     data = pattern(4711, CHUNK_BYTES)
     versions = [bytes([n]) * 16 for n in range(8)]
@@ -148,7 +152,7 @@ def test_the_limit_holds_and_what_was_used_last_stays(directory):
 
 def test_the_last_tenth_of_the_file_system_is_left_alone(disk, directory, monkeypatch):
     put(disk)
-    monkeypatch.setattr(CacheDirectory, "free_bytes", lambda self: -MIB)
+    monkeypatch.setattr(OpenDirectory, "free_bytes", lambda self: -MIB)
     outcome = put(disk, B)
     assert outcome.written_bytes == 0
     assert outcome.evicted_bytes >= len(DATA)  # others need the space more
@@ -160,15 +164,15 @@ def test_free_space_is_what_lies_above_the_last_tenth(disk, directory, monkeypat
     class Filesystem:
         f_frsize, f_blocks, f_bavail = 4096, 1000, 130
 
-    monkeypatch.setattr(os, "statvfs", lambda path: Filesystem)
-    assert directory.free_bytes() == 30 * 4096
+    monkeypatch.setattr(os, "fstatvfs", lambda descriptor: Filesystem)
+    assert disk.free_bytes() == 30 * 4096
 
 
 def test_a_file_that_is_no_index_is_begun_anew(disk, directory):
     put(disk)
     disk.close()
-    directory.index.write_bytes(b"not a database at all" * 1000)
-    again = DiskCache(directory, limit_bytes=64 * MIB)
+    (directory.path / INDEX).write_bytes(b"not a database at all" * 1000)
+    again = DiskCache(directory, limit_bytes=64 * MIB, key=KEY)
     assert again.open() == 0
     assert not chunk_files(directory)
     put(again)
@@ -190,7 +194,7 @@ def test_an_index_found_damaged_is_begun_anew_at_the_next_opening(disk, director
 def test_a_mount_notices_that_another_began_anew(disk, directory):
     put(disk)
     damage_rows(directory)
-    other = DiskCache(directory, limit_bytes=64 * MIB)
+    other = DiskCache(directory, limit_bytes=64 * MIB, key=KEY)
     with pytest.raises(sqlite3.DatabaseError):
         other.held(A)
     assert other.open() == 0
@@ -201,9 +205,10 @@ def test_a_mount_notices_that_another_began_anew(disk, directory):
 
 
 def test_a_write_that_fails_leaves_no_file_that_nobody_counts(disk, directory, monkeypatch):
-    def fail(path, parts):
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"half")
+    def fail(descriptor, path, parts):
+        place = directory.path / path
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(chunk_file, "write", fail)
@@ -218,19 +223,43 @@ def test_small_objects_are_counted_with_what_they_take_on_disk(disk):
     assert disk.stored_bytes() == 10 * (disk_cache.ROW_BYTES + disk_cache.DISK_BLOCK_BYTES)
 
 
-def test_a_directory_that_vanished_is_an_error_and_not_an_empty_cache(disk, directory, tmp_path):
+def test_a_directory_that_is_removed_is_an_error_and_not_an_empty_cache(disk, directory):
     put(disk)
-    (tmp_path / "cache").rename(tmp_path / "elsewhere")
+    shutil.rmtree(directory.path)
     with pytest.raises(FileNotFoundError):
         get(disk)
     with pytest.raises(FileNotFoundError):
         put(disk, B)
+    assert disk.open() == 0
+    put(disk, B)
+    assert get(disk, B) == DATA
+
+
+def test_a_directory_that_is_renamed_is_used_as_before(disk, directory, tmp_path):
+    put(disk)
+    (tmp_path / "cache").rename(tmp_path / "elsewhere")
+    assert get(disk) == DATA
+    put(disk, B)
+    with ThreadPoolExecutor(4) as threads:  # connections of their own
+        assert list(threads.map(lambda _: get(disk, B), range(8))) == [DATA] * 8
+    assert disk.open() > 2 * len(DATA)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_directory_opened_anew_gives_the_old_descriptor_back(disk, directory):
+    opened = Path("/proc/self/fd")
+    shutil.rmtree(directory.path)
+    disk.open()
+    gc.collect()
+    links = [os.readlink(each) for each in opened.iterdir() if each.is_symlink()]
+    assert links.count(str(directory.path)) == 1
+    assert f"{directory.path} (deleted)" not in links
 
 
 def test_clearing_gives_everything_up_and_the_others_go_on(disk, directory):
     put(disk)
     put(disk, B)
-    other = DiskCache(directory, limit_bytes=64 * MIB)
+    other = DiskCache(directory, limit_bytes=64 * MIB, key=KEY)
     assert other.clear() >= 2 * len(DATA)
     assert not chunk_files(directory)
     assert not list(directory.path.glob("gone-*"))
@@ -243,14 +272,17 @@ def test_clearing_gives_everything_up_and_the_others_go_on(disk, directory):
 def test_only_the_owner_can_look_into_it(disk, directory):
     put(disk)
     assert stat.S_IMODE(directory.path.stat().st_mode) == 0o700
-    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in chunk_files(directory))
+    index = [each for each in directory.path.iterdir() if each.name.startswith(INDEX)]
+    files = [*chunk_files(directory), *index]
+    assert len(files) >= 2
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
 def test_a_directory_of_somebody_else_is_refused(directory, monkeypatch):
     directory.path.mkdir(parents=True)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(UnusableDirectory, match="not a directory of ours"):
-        directory.prepare()
+    with pytest.raises(ForeignPath, match="not to us"):
+        directory.create()
 
 
 def test_each_user_has_a_part_of_his_own(tmp_path, monkeypatch):
@@ -280,7 +312,7 @@ from pathlib import Path
 from stsfs.cache.disk.directory import CacheDirectory
 from stsfs.cache.disk.disk_cache import DiskCache, Piece, Work
 from tests.fakes import pattern
-disk = DiskCache(CacheDirectory.of_user(Path(sys.argv[1])), limit_bytes=1 << 26)
+disk = DiskCache(CacheDirectory.of_user(Path(sys.argv[1])), limit_bytes=1 << 26, key=b"key")
 disk.open()
 data = pattern(4711, 1 << 20)
 n = 0
@@ -302,7 +334,7 @@ def test_a_writer_killed_at_any_moment_leaves_only_right_bytes(directory, tmp_pa
             for _ in range(3 + 5 * kill):
                 writer.stdout.readline()
             writer.send_signal(signal.SIGKILL)
-        disk = DiskCache(directory, limit_bytes=64 * MIB)
+        disk = DiskCache(directory, limit_bytes=64 * MIB, key=KEY)
         disk.open()
         assert disk.totals().chunks >= min(2 + 5 * kill, 49)
         for number in range(50):

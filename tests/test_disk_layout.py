@@ -5,10 +5,12 @@ from hypothesis import strategies as st
 
 from stsfs.cache.content import GRAIN_BYTES
 from stsfs.cache.disk import layout
-from stsfs.cache.disk.layout import CHUNK_BYTES, bits, held_spans, per_chunk, version_id
+from stsfs.cache.disk.layout import CHUNK_BYTES, bits, grain_seed, held_spans, per_chunk, version_id
 from stsfs.cache.disk.tier import SHORT_SPAN_BYTES, plan
 from stsfs.store.object_store import ObjectVersion
+from stsfs.values import SIZE_BYTES_MAX
 
+KEY, OTHER_KEY = b"key", b"other key"
 VERSION = ObjectVersion(1, "cohort/s1.bam", '"abc"', 10)
 OFFSETS = st.integers(0, 3 * CHUNK_BYTES)
 
@@ -83,21 +85,30 @@ def test_whatever_makes_another_version_makes_another_name():
         ObjectVersion(1, "cohort/s1.bam", '"abd"', 10),
         ObjectVersion(1, "cohort/s1.bam", '"abc"', 11),
     ]
-    names = {version_id("aws/lab", version) for version in others}
+    names = {version_id("aws/lab", version, KEY) for version in others}
     assert len(names) == len(others)
-    assert version_id("aws/other", VERSION) not in names
-    assert version_id("aws/lab", ObjectVersion(7, *VERSION_PARTS)) == version_id("aws/lab", VERSION)
+    assert version_id("aws/other", VERSION, KEY) not in names
+    assert version_id("aws/lab", VERSION, OTHER_KEY) not in names
+    same = ObjectVersion(7, *VERSION_PARTS)
+    assert version_id("aws/lab", same, KEY) == version_id("aws/lab", VERSION, KEY)
 
 
 VERSION_PARTS = (VERSION.key, VERSION.etag, VERSION.size_bytes)
 
 
-def test_a_checksum_belongs_to_its_version_and_its_place():
+def test_a_checksum_belongs_to_its_version_its_place_and_its_user():
     data = memoryview(b"x" * GRAIN_BYTES)
-    one, other = version_id("aws/lab", VERSION), version_id("aws/other", VERSION)
+    one, other = b"a" * 16, b"b" * 16
     digests = {
-        layout.grain_digests(data, one, 0),
-        layout.grain_digests(data, one, GRAIN_BYTES),
-        layout.grain_digests(data, other, 0),
-    }
-    assert len(digests) == 3
+        layout.grain_digests(data, grain_seed(version, key), start)
+        for version, key, start in [
+            (one, KEY, 0), (one, KEY, GRAIN_BYTES), (other, KEY, 0), (one, OTHER_KEY, 0),
+        ]
+    }  # fmt: skip
+    assert len(digests) == 4
+
+
+def test_the_last_byte_of_the_largest_object_has_a_checksum():
+    place = SIZE_BYTES_MAX - SIZE_BYTES_MAX % GRAIN_BYTES
+    for seed in (0, 2 ** (8 * layout.SEED_BYTES) - 1):
+        assert layout.grain_digests(memoryview(b"x"), seed, place)

@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import logging
-import os
+import shutil
 import sqlite3
 import threading
 
@@ -14,7 +14,7 @@ from stsfs.cache.block_cache import BlockCache
 from stsfs.cache.block_pool import BlockPool
 from stsfs.cache.content import GRAIN_BYTES
 from stsfs.cache.disk import tier, write_behind
-from stsfs.cache.disk.directory import CacheDirectory
+from stsfs.cache.disk.directory import CHUNKS, CacheDirectory
 from stsfs.cache.disk.disk_cache import DiskCache
 from stsfs.cache.disk.tier import DiskTier
 from stsfs.cache.disk.write_behind import IdleProcessors
@@ -31,7 +31,7 @@ class Mount:
 
     def __init__(self, directory, store, *, sites=SITES, memory_bytes=32 * MIB):
         self.store = store
-        self.disk = DiskCache(directory, limit_bytes=256 * MIB)
+        self.disk = DiskCache(directory, limit_bytes=256 * MIB, key=b"key")
         pool = BlockPool(budget_bytes=memory_bytes, block_bytes=MIB)
         self.tier = DiskTier(self.disk, store, sites, pool)
         self.cache = BlockCache(pool, store, self.tier)
@@ -155,7 +155,7 @@ async def test_the_same_key_in_another_bucket_is_another_version(directory, stor
 
 async def test_a_damaged_grain_is_fetched_again_and_repaired(directory, store):
     version = await filled(directory, store)
-    (path,) = [path for path in directory.chunks.rglob("*") if path.is_file()]
+    (path,) = [path for path in (directory.path / CHUNKS).rglob("*") if path.is_file()]
     damaged = bytearray(path.read_bytes())
     damaged[MIB + 5] ^= 1
     path.write_bytes(damaged)
@@ -225,9 +225,7 @@ async def test_a_directory_that_cannot_be_made_costs_only_speed(tmp_path, store,
     assert len(caplog.records) == 1
 
 
-async def test_a_directory_that_vanishes_is_made_again_later(
-    directory, store, monkeypatch, tmp_path
-):
+async def test_a_directory_that_vanishes_is_made_again_later(directory, store, monkeypatch):
     version = await filled(directory, store)
     opened = trio.Event()
     open_again = write_behind.WriteBehind._open
@@ -238,7 +236,7 @@ async def test_a_directory_that_vanishes_is_made_again_later(
 
     monkeypatch.setattr(write_behind, "RETRY_S", 0.0)
     async with mounted(directory, store) as mount:
-        os.rename(tmp_path / "cache", tmp_path / "gone")
+        shutil.rmtree(directory.path)
         monkeypatch.setattr(write_behind.WriteBehind, "_open", open_and_tell)
         assert await mount.read(version) == DATA
         await opened.wait()
@@ -285,7 +283,7 @@ async def test_what_another_mount_gave_up_is_fetched_in_whole_ranges(directory, 
     async with mounted(directory, store) as mount:
         content = mount.cache.enter(version)
         await mount.cache.read(content, 0, 1, (0, 1))
-        other = DiskCache(directory, limit_bytes=256 * MIB)
+        other = DiskCache(directory, limit_bytes=256 * MIB, key=b"key")
         other.clear()
         other.close()
         read = await mount.cache.read(content, MIB, 2 * MIB, (MIB, len(long)))

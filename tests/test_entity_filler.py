@@ -1,5 +1,7 @@
 """What is asked of Synapse, in which order, and what errors of one file do to all the others."""
 
+from dataclasses import replace
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -308,6 +310,23 @@ async def test_a_view_that_is_of_no_use_is_asked_once(api, index, clock, nursery
     assert filler.is_complete
     assert source.trouble
     assert api.calls == {"query": 1, "bundle": 30}
+
+
+async def test_one_row_of_a_view_that_makes_no_sense_costs_nobody_the_others(
+    api, index, clock, nursery
+):
+    headers = files(api, 30)
+    told = rows(headers)
+    odd = list(told.rows[0])
+    odd[COLUMNS.index("dataFileSizeBytes")] = "-5"
+    api.rows = replace(told, rows=(tuple(odd), *told.rows[1:]))
+    source = EntityViewSource(api, index, "syn900")
+    filler = Filler(api, index, in_bulk=source.fill)
+    await begin(api, filler)
+    await nursery.start(filler.run)
+    await trio.sleep(10)
+    assert (source.files_told, source.left_out[:13]) == (29, "1 of its rows")
+    assert api.calls == {"query": 1, "bundle": 1}
 
 
 async def test_an_absent_file_is_an_error_for_who_wants_it(api, filler, clock):

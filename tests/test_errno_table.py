@@ -13,6 +13,7 @@ ENDS_COMMANDS_ONLY = {
     errors.NoSuchMount,
     errors.MountBusy,
     errors.ChangesLeft,
+    errors.ForeignPath,
 }
 """Raised before a mount stands, or by commands that only talk to one."""
 

@@ -1,6 +1,7 @@
 """The house rules a machine can check, beyond what the linters see."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def place(path, node=None):
     return name if node is None else f"{name}:{node.lineno} {getattr(node, 'name', '')}".rstrip()
 
 
+@functools.cache
 def module(path):
     return ast.parse(path.read_text())
 
@@ -173,3 +175,121 @@ def test_tasks_that_nobody_waits_for_are_started_by_the_supervisor():
     }
     assert starting - STARTS_TASKS.keys() == set()
     assert STARTS_TASKS.keys() - starting == set(), "these need no reason any more"
+
+
+BOUNDARIES = {
+    # What servers say.
+    "stsfs/store/http_connection.py": "S3: heads and bodies of answers",
+    "stsfs/store/answers.py": "S3: errors, small documents, dates",
+    "stsfs/store/list_page.py": "S3: pages of listings",
+    "stsfs/store/signed_urls.py": "URLs that Synapse signed: how long they hold",
+    "stsfs/synapse/bodies.py": "Synapse: bodies of answers, and the JSON in them",
+    "stsfs/synapse/transport.py": "Synapse: cookies, which are refused",
+    "stsfs/synapse/records.py": "Synapse: entities, file handles, times",
+    # What lies on disk.
+    "stsfs/staging/record.py": "records of staged files",
+    "stsfs/staging/attribute_changes.py": "the journal of attributes",
+    "stsfs/staging/attribute_rows.py": "the index of attributes",
+    "stsfs/staging/attributes.py": "the index of attributes: damages",
+    "stsfs/cache/disk/index.py": "the index of the cache",
+    "stsfs/cache/disk/health.py": "the index of the cache: damages",
+    "stsfs/cache/disk/disk_cache.py": "the index of the cache: damages",
+    "stsfs/entities/index.py": "the index of entities: damages",
+    "stsfs/entities/index_file.py": "the index of entities: the file",
+    "stsfs/entities/index_rows.py": "the index of entities: rows",
+    "stsfs/entities/records.py": "the index of entities: annotations",
+    "stsfs/credentials/credential_cache.py": "kept sets of credentials",
+    "stsfs/daemon/known_servers.py": "what is known of servers",
+    "stsfs/daemon/prices.py": "prices",
+    "stsfs/daemon/runtime_dir.py": "records of mounts",
+    "stsfs/daemon/staging_dirs.py": "the list of staging directories",
+    "stsfs/cli/verify_report.py": "a report to be gone on with",
+    "stsfs/cli/cache.py": "the index of the cache: damages",
+    # What users write, and programs ask for.
+    "stsfs/synapse/config_file.py": "the configuration of the Synapse client",
+    "stsfs/daemon/config.py": "times of the configuration",
+    "stsfs/entities/comparing.py": "times in conditions",
+    "stsfs/daemon/control.py": "requests to a mount",
+    "stsfs/daemon/control_client.py": "answers of a mount",
+    "stsfs/daemon/spawn.py": "the report of a daemon that starts",
+    "stsfs/fuse/session.py": "the kernel's first request",
+}
+"""The modules that may make values of bytes from outside, and of which: one layer per source.
+
+They bound what they read in size and depth, and return values that `stsfs/values.py` has checked;
+behind them nobody checks again. The servers of the demo are programs of their own.
+"""
+
+PARSERS = {
+    "ast", "bz2", "configparser", "csv", "email", "gzip", "h11", "html.parser", "http", "httptools",
+    "lxml", "lzma", "marshal", "netrc", "pickle", "plistlib", "shelve", "sqlite3", "tarfile",
+    "tomllib", "urllib.request", "xml.dom", "xml.etree", "xml.parsers", "xml.sax.expatreader",
+    "yaml", "zipfile", "zlib",
+}  # fmt: skip
+"""Modules that read foreign bytes: nobody else imports them."""
+
+READERS = {
+    "fromisoformat", "loads", "parse_qs", "parse_qsl", "parsedate_to_datetime", "strptime",
+    "unpack", "unpack_from", "unquote", "unquote_plus",
+}  # fmt: skip
+"""Functions that do, of modules that do other things as well."""
+
+
+def parses(node):
+    """The name of what an import or a call reads foreign bytes with; None for other nodes."""
+    match node:
+        case ast.Import(names=names):
+            found = [alias.name for alias in names]
+        case ast.ImportFrom(module=str(name), names=names):
+            found = [name, *(f"{name}.{alias.name}" for alias in names)]
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="json"), attr="load")):
+            return "json.load"
+        case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)) if name in READERS:
+            return name
+        case ast.Call(func=ast.Name(id="int" | "float" as name), args=[value, *_]) if any(
+            getattr(each, "attr", getattr(each, "id", "")) in {"header", "headers"}
+            for each in ast.walk(value)
+        ):
+            return f"{name}() of a header"
+        case _:
+            return None
+    return next(
+        (each for each in found if any(each == x or each.startswith(f"{x}.") for x in PARSERS)),
+        None,
+    )
+
+
+def test_foreign_bytes_become_values_in_the_layer_that_is_there_for_it():
+    used = {}
+    for path, node in nodes(MODULES):
+        if not place(path).startswith("stsfs/demo/") and (name := parses(node)) is not None:
+            used.setdefault(place(path), f"{place(path)}:{node.lineno} uses {name}")
+    strangers = [used[name] for name in used.keys() - BOUNDARIES.keys()]
+    assert strangers == [], (
+        "Bytes from outside are read in one layer per source, which bounds and checks them: call"
+        " the module of BOUNDARIES that reads this source, or name there what a new one reads"
+    )
+    assert BOUNDARIES.keys() - used.keys() == set(), "these read nothing any more"
+
+
+def test_the_gate_sees_what_it_is_there_for():
+    source = """
+import xml.etree.ElementTree as ET
+from lxml import etree
+from email.utils import parsedate_to_datetime
+import http.client, pickle
+from urllib import request
+json.loads(text)
+json.load(file)
+loads(text)
+datetime.fromisoformat(text)
+int(head.headers[b"content-length"])
+int(header(head, b"age"))
+float(response.headers.get("retry-after"))
+"""
+    found = [name for node in ast.walk(ast.parse(source)) if (name := parses(node)) is not None]
+    assert len(found) == 12
+    harmless = (
+        "import json\nfrom urllib.parse import quote\nint(text)\njson.dumps(value)\nimport asta"
+    )
+    assert not [node for node in ast.walk(ast.parse(harmless)) if parses(node)]

@@ -172,6 +172,14 @@ async def test_whoever_must_know_all_that_is_there_hears_of_what_is_unusable():
         assert await object_at(asked.store, "p/") is None
 
 
+async def test_keys_with_line_breaks_are_keys_like_others():
+    said = "<EncodingType>url</EncodingType>"
+    rows = "".join(ROW.format(key) for key in ("p/%0A", "p/a%0Ab+c", "p/b"))
+    async with Asked(with_length(NO_KEYS.format(said + rows).encode())) as asked:
+        found = await asked.store.list_page("p/")
+    assert [each.key for each in found.objects] == ["p/\n", "p/a\nb c", "p/b"]
+
+
 async def test_a_continuation_that_cannot_be_sent_is_refused():
     async with Asked(page("p/a", token="x" * 20_000)) as asked:
         with pytest.raises(StoreFailure, match="too long to be sent"):

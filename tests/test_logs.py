@@ -13,6 +13,7 @@ from stsfs import redaction
 from stsfs.daemon import logs
 from stsfs.daemon.logs import JournalFormatter, RedactingFormatter
 from stsfs.redaction import REDACTED, redact, register_secret
+from tests.hangs import bounded
 
 ROOT = Path(__file__).parents[1]
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxMjM0NTYifQ.c2lnbmF0dXJl-_x"
@@ -87,6 +88,16 @@ def test_a_registered_value_inside_another_does_not_betray_the_rest():
     register_secret("middle-part")
     register_secret("front-middle-part-back")
     assert redact("x front-middle-part-back y") == f"x {REDACTED} y"
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["eyJ-", "eyJa.-", "a/", "Bearer ", "aA1 ", "password=", "secret_", "signature \\",
+     'password"  ,', "password          ", "aA1/" * 10 + "+"],
+)  # fmt: skip
+def test_a_text_that_nearly_holds_secrets_for_ever_takes_no_time(piece):
+    with bounded(20):
+        redact(piece * (300_000 // len(piece)))
 
 
 def test_short_and_missing_values_are_not_registered():

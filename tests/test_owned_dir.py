@@ -155,7 +155,7 @@ def test_what_is_written_is_closed_to_others(ours):
 def test_a_replacement_does_not_go_through_a_link_in_its_way(ours, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("old")
-    (ours.path / "file.new").symlink_to(victim)
+    (ours.path / f"file.{os.getpid()}.new").symlink_to(victim)
     (ours.path / "file").symlink_to(victim)
     ours.replace("file", b"new")
     assert (victim.read_text(), ours.read("file", 9)) == ("old", b"new")

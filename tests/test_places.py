@@ -1,10 +1,11 @@
 """Several locations in one mount: which are found below a project, and which cannot go together."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from stsfs.errors import BadArgument, NotStsLocation
+from stsfs.errors import BadArgument, NotStsLocation, SynapseUnavailable
 from stsfs.location.discover import FOLDERS_MAX, sts_folders_below
 from stsfs.location.location import Location
 from stsfs.location.overlap import check_folders, check_overlaps
@@ -49,6 +50,30 @@ async def test_all_pages_of_a_folder_are_looked_at(autojump_clock):
     for number in range(120):
         client.folder(client.entities.root_id, f"d{number:03d}", sts=number == 119)
     assert await client.found() == ["d119"]
+
+
+async def test_folders_that_no_path_can_name_are_left_out_and_said(autojump_clock, caplog):
+    client = Client()
+    root = client.entities.root_id
+    names = ["..", "a/b", "a\0b", "\ud800", "x" * 300]
+    for name in names:
+        client.folder(root, name, sts=True)
+    client.folder(root, "good", sts=True)
+    assert await client.found() == ["good"]
+    assert [each.getMessage().isprintable() for each in caplog.records] == [True] * len(names)
+
+
+async def test_pages_of_folders_without_end_are_an_error(autojump_clock):
+    client = Client()
+    client.folder(client.entities.root_id, "d")
+    pages = client.entities.children
+
+    async def endless(folder_id, *, token=None, **kwargs):
+        return replace(await pages(folder_id), next_token="again")
+
+    client.entities.children = endless
+    with pytest.raises(SynapseUnavailable, match="do not come to an end"):
+        await client.found()
 
 
 async def test_where_there_is_none_or_too_much_to_look_at_that_is_said(autojump_clock):

@@ -15,10 +15,12 @@ from stsfs.errors import AccessDenied, ArchivedObject, DeadlineExceeded, StaleVe
 from stsfs.store import retry
 from stsfs.store.object_store import ObjectVersion
 from stsfs.store.presigned_store import PresignedStore
+from stsfs.store.reach import Reach
 from tests.fakes import Sink, pattern, read_all
 from tests.scripted_server import served, with_length
 
 MIB = 1 << 20
+HERE = Reach(loopback=True)
 OWNER = Session("AKIAOWNER", "the-owners-key")
 DATA = b"0123456789"
 SIGNATURE = "5ec2e7" * 10
@@ -47,7 +49,7 @@ class Place:
         self._end.close()
 
     def store(self, **options):
-        store = PresignedStore(self.url_of, **options)
+        store = PresignedStore(self.url_of, reach=HERE, **options)
         self._end.callback(store.close)
         return store
 
@@ -228,7 +230,9 @@ async def test_a_host_that_is_silent_holds_up_no_other(place, tmp_path):
     with Place(tmp_path / "s3") as silent:
         silent.faults.stall(seconds_s=3600)
         places = {"silent": silent, "x": place}
-        store = PresignedStore(lambda name: places[name].url_of(name), connections_max=1)
+        store = PresignedStore(
+            lambda name: places[name].url_of(name), reach=HERE, connections_max=1
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.probe, "silent")
             await silent.requests.seen(1, "GET")
@@ -248,7 +252,7 @@ async def test_tls_is_checked_against_the_given_authority(tmp_path, monkeypatch)
         async def url_of(name):
             return f"{server.url}/lab/{name}?X-Amz-Signature={SIGNATURE}"
 
-        store = PresignedStore(url_of)
+        store = PresignedStore(url_of, reach=HERE)
         etag, size_bytes, _ = await store.probe("x")
         version = ObjectVersion(7, "x", etag, size_bytes)
         assert await read_all(store, version) == pattern("tls", 2 * MIB)
@@ -278,7 +282,7 @@ async def store_of(answer):
         async def url_of(name):
             return f"http://{host}:{port}/{name}?X-Amz-Signature={SIGNATURE}"
 
-        store = PresignedStore(url_of)
+        store = PresignedStore(url_of, reach=HERE)
         yield store
         store.close()
 

@@ -32,10 +32,14 @@ def options():
     return [each for each in mount.params if isinstance(each, click.Option)]
 
 
-def test_every_row_about_behaviour_names_tests_that_exist():
-    behaviours = rows(section("How it behaves"))
-    assert len(behaviours) > 20
-    for row in behaviours:
+SECURITY = (ROOT / "docs/security.md").read_text().split("\n## What stsfs promises\n")[1]
+
+
+@pytest.mark.parametrize("table", [section("How it behaves"), SECURITY], ids=["README", "security"])
+def test_every_row_that_promises_something_names_tests_that_exist(table):
+    promises = rows(table)
+    assert len(promises) > 20
+    for row in promises:
         named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row[-1])
         assert named, row
         for path, name in named:

@@ -77,7 +77,7 @@ def test_an_open_directory_of_ours_is_closed(directory):
 
 def test_a_symbolic_link_in_place_of_the_directory_is_refused(directory, tmp_path):
     directory.symlink_to(tmp_path)
-    with pytest.raises(BadArgument, match="not a directory of ours"):
+    with pytest.raises(BadArgument, match="is a symbolic link"):
         runtime_dir.runtime_dir()
 
 
@@ -86,7 +86,7 @@ def test_a_directory_of_another_user_is_refused(directory, monkeypatch):
     other = os.geteuid() + 1
     monkeypatch.setattr(runtime_dir, "_owner", lambda path: other)
     monkeypatch.setattr(os, "geteuid", lambda: other)
-    with pytest.raises(BadArgument, match="not a directory of ours"):
+    with pytest.raises(BadArgument, match="and not to us"):
         runtime_dir.runtime_dir()
 
 

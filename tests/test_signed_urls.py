@@ -7,6 +7,7 @@ import trio.testing
 from stsfs.errors import StoreFailure, SynapseUnavailable
 from stsfs.store.counters import StoreCounters
 from stsfs.store.http_pool import HostPools
+from stsfs.store.reach import Reach
 from stsfs.store.signed_urls import LIFE_UNKNOWN_S, SLACK_S, SignedUrls, parse_signed_url
 
 NOW_UNIX_S = 1_700_000_000.0  # 2023-11-14 22:13:20
@@ -142,7 +143,7 @@ async def test_a_refused_url_is_dropped_and_a_newer_one_is_not(autojump_clock):
 
 
 def test_the_host_asked_for_longest_ago_is_forgotten():
-    pools = HostPools(dict, hosts_max=2, connections_max=1, counters=StoreCounters())
+    pools = HostPools(dict, hosts_max=2, connections_max=1, counters=StoreCounters(), reach=Reach())
     a, b = pools.of("a", 80, tls=False), pools.of("b", 80, tls=False)
     assert pools.of("a", 80, tls=False) is a
     pools.of("c", 80, tls=False)
@@ -153,7 +154,11 @@ def test_the_host_asked_for_longest_ago_is_forgotten():
 def test_another_port_is_another_host_and_tls_is_made_once():
     made = []
     pools = HostPools(
-        lambda: made.append(1), hosts_max=9, connections_max=1, counters=StoreCounters()
+        lambda: made.append(1),
+        hosts_max=9,
+        connections_max=1,
+        counters=StoreCounters(),
+        reach=Reach(),
     )
     found = {pools.of("a", port, tls=tls) for port in (80, 443) for tls in (False, True)}
     assert (len(found), made) == (4, [1])

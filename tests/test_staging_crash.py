@@ -43,8 +43,9 @@ def found_after(named):
     directory = StagingDirectory.open(named)
     found = directory.left_behind()
     directory.close()
-    assert {each.id for each in what_is_left(named)} == {each.id for each in found}
-    return found
+    left = what_is_left(named)  # with paths that lead there for longer than that directory is open
+    assert {each.id for each in left} == {each.id for each in found}
+    return left
 
 
 def test_what_was_kept_is_found_whole_wherever_the_writer_is_killed(tmp_path):

@@ -346,7 +346,7 @@ async def test_a_renamed_stream_ends_under_its_new_name(staging, store):
 
 
 async def test_who_writes_all_the_time_does_not_keep_the_object_from_being_made(staging, store):
-    states = set()
+    states, is_made = set(), trio.Event()
     async with on_stage(staging, store) as stage:
         file = stage.new()
         now = bytearray(pattern(18, 10 * PART))
@@ -357,6 +357,8 @@ async def test_who_writes_all_the_time_does_not_keep_the_object_from_being_made(
 
             async def write():
                 for number in range(100_000):
+                    if is_made.is_set():
+                        break
                     piece = number.to_bytes(4, "big")
                     start = number * 13 % (10 * PART - 4)
                     now[start : start + 4] = piece
@@ -365,8 +367,10 @@ async def test_who_writes_all_the_time_does_not_keep_the_object_from_being_made(
 
             nursery.start_soon(write)
             await file.publish()
-            nursery.cancel_scope.cancel()
+            is_made.set()
         assert stage.data() in states
+        assert await closed(file)
+        assert stage.data() == now
 
 
 async def test_a_plan_is_not_spoilt_by_who_writes_all_the_time(staging, store):

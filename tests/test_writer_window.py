@@ -170,6 +170,21 @@ async def test_bytes_that_only_an_upload_had_when_the_process_died_are_recovered
         assert stage.left_on_disk() == []
 
 
+async def test_an_upload_with_the_only_copy_goes_on_after_a_completion_that_failed(
+    staging, store, short_disk
+):
+    async with on_stage(staging, store) as stage:
+        file = await streamed(stage)
+        store.script("complete_upload", Fault(StoreFailure("503")))
+        with pytest.raises(StoreFailure):
+            await file.publish()
+        assert file.has_parked
+        await file.write(10 * PART, b"more")
+        assert await closed(file)
+        assert stage.data() == DATA + b"more"
+        assert store.calls["begin_upload"] == 1
+
+
 async def test_fetched_bytes_of_the_base_leave_the_disk_and_not_while_they_are_sent(
     staging, store, short_disk
 ):

@@ -1,5 +1,6 @@
 """`stsfs cache`: what lies in a cache directory, and how to be rid of it."""
 
+import os
 import sqlite3
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -8,16 +9,17 @@ from typing import Any
 
 import click
 
-from stsfs.cache.disk.directory import CacheDirectory, UnusableDirectory
-from stsfs.cache.disk.disk_cache import DiskCache
+from stsfs.cache.disk.directory import INDEX, CacheDirectory
+from stsfs.cache.disk.disk_cache import NO_KEY, DiskCache
 from stsfs.cli import output
 from stsfs.cli.asking import ask_mount
+from stsfs.cli.path_type import OwnPath
 from stsfs.daemon import runtime_dir
 from stsfs.daemon.config import format_size
 from stsfs.errors import BadArgument, StoreFailure
 
-_TROUBLE = (OSError, sqlite3.Error, UnusableDirectory)
-_DIRECTORY = click.Path(path_type=Path, resolve_path=True)
+_TROUBLE = (OSError, sqlite3.Error)
+_DIRECTORY = OwnPath(is_directory=True)
 
 
 @click.group()
@@ -37,10 +39,10 @@ def info(directory: Path | None, as_json: bool) -> None:
     users = _users()
     found = _existing(directory, users)
     try:
-        disk = DiskCache(found, limit_bytes=0)
+        disk = DiskCache(found, limit_bytes=0, key=NO_KEY)
         totals = disk.totals()
+        free_bytes = disk.free_bytes()
         disk.close()
-        free_bytes = found.free_bytes()
     except _TROUBLE as exc:
         raise _unusable(found, exc) from exc
     answer = {
@@ -64,7 +66,7 @@ def clear(directory: Path | None) -> None:
     """
     found = _existing(directory, _users())
     try:
-        disk = DiskCache(found, limit_bytes=0)
+        disk = DiskCache(found, limit_bytes=0, key=NO_KEY)
         cleared_bytes = disk.clear()
         disk.close()
     except _TROUBLE as exc:
@@ -84,10 +86,14 @@ def _users() -> dict[Path, list[str]]:
 
 
 def _existing(named: Path | None, users: dict[Path, list[str]]) -> CacheDirectory:
-    """The directory that is meant. Raises BadArgument if it is not clear, or not there."""
+    """The directory that is meant.
+
+    Raises BadArgument if it is not clear, or not there, and ForeignPath if others own it.
+    """
     if named is not None:
         directory = CacheDirectory.of_user(named)
-        if not directory.index.exists():
+        directory.check()
+        if not os.path.lexists(directory.path / INDEX):
             raise BadArgument(
                 f"{named} holds no disk cache of yours.",
                 remedy="Name the directory that was given to --cache-dir.",

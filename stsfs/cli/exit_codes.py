@@ -48,6 +48,7 @@ _CODES: dict[type[errors.StsfsError], int] = {
     errors.AnonymousRefused:       22,
     errors.TermsOfUseUnsigned:     23,
     errors.ScopeMissing:           24,
+    errors.AnswerNotUnderstood:    25,
     # AWS credentials and the object store.
     errors.AwsCredentialsMissing:  30,
     errors.SessionExpired:         31,
@@ -67,6 +68,7 @@ _CODES: dict[type[errors.StsfsError], int] = {
     errors.NameTooLong:            45,
     errors.StagingFailure:         46,
     errors.UnexpectedError:        47,
+    errors.ForeignPath:            48,
     # Changes.
     errors.ForbiddenByRule:        50,
     errors.InvalidRequest:         51,

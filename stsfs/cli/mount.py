@@ -11,7 +11,7 @@ import click
 from stsfs.cli import mounted, output
 from stsfs.cli.location_options import location_options, locations_of
 from stsfs.cli.mount_options import contradiction, parse_mount_options
-from stsfs.cli.path_type import MountedPath
+from stsfs.cli.path_type import MountedPath, OwnPath
 from stsfs.cli.reporting import remember_debug
 from stsfs.cli.write_options import write_options
 from stsfs.daemon import mountinfo, runtime_dir
@@ -74,7 +74,7 @@ class Octal(click.ParamType[int]):
             self.fail(f"{value!r} is not an octal number such as 022.", param, ctx)
 
 
-_DIRECTORY = click.Path(file_okay=False, resolve_path=True, path_type=Path)
+_DIRECTORY = OwnPath(is_directory=True)
 _FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
 
 
@@ -174,7 +174,7 @@ _FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
 )
 @click.option(
     "--log-file",
-    type=_FILE,
+    type=OwnPath(is_directory=False),
     help="Where to log.  [default: stderr, in the background a file of its own]",
 )
 @click.option(

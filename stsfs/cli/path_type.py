@@ -26,14 +26,14 @@ class MountedPath(click.Path):
         return self.coerce_path_result(value)
 
 
-class OwnDirectory(click.Path):
-    """A directory that may have to be made, as a Path without symbolic links.
+class OwnPath(click.Path):
+    """A file or a directory that may have to be made, as a Path without symbolic links.
 
     Links of other users are not followed: raises ForeignPath.
     """
 
-    def __init__(self) -> None:
-        super().__init__(file_okay=False, path_type=Path)
+    def __init__(self, *, is_directory: bool) -> None:
+        super().__init__(file_okay=not is_directory, dir_okay=is_directory, path_type=Path)
 
     def convert(
         self,

@@ -11,7 +11,7 @@ import click
 
 from stsfs.cli import output, recover_view
 from stsfs.cli.location_options import location_options
-from stsfs.cli.path_type import OwnDirectory
+from stsfs.cli.path_type import OwnPath
 from stsfs.daemon import locks, mountinfo, staging_dirs
 from stsfs.daemon.config import PlaceOptions
 from stsfs.daemon.core_dumps import keep_memory_out_of_core_files
@@ -22,7 +22,7 @@ from stsfs.staging.left import Left, LeftBehind
 if TYPE_CHECKING:
     from stsfs.daemon.recovering import Done
 
-_DIRECTORY = OwnDirectory()
+_DIRECTORY = OwnPath(is_directory=True)
 _ID = re.compile(r"[0-9a-f]{12}")
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from stsfs.cli.verify_files import Facts
 from stsfs.errors import BadArgument
+from stsfs.owned_dir import open_log
 
 PROBLEMS_MAX = 1000
 """Listed in the summary; the report has all of them."""
@@ -102,7 +103,7 @@ class Report:
         self._verified: set[bytes] = set()
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | (0 if resume else os.O_EXCL)
         try:
-            self._descriptor = os.open(path, flags, 0o666)
+            self._descriptor = open_log(path, flags, 0o666)
         except FileExistsError:
             raise BadArgument(
                 f"{path} exists.", remedy="--resume goes on with it; or name another file."

@@ -1,11 +1,11 @@
 """How a mount writes: the options of `stsfs mount` that mean nothing without --rw."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from stsfs.cli.path_type import OwnPath
 from stsfs.daemon.config import RENAME_LIMIT_DEFAULT
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -14,7 +14,7 @@ _OPTIONS = (
     click.option("--rw", is_flag=True, help="Mount for writing."),
     click.option(
         "--staging-dir",
-        type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
+        type=OwnPath(is_directory=True),
         help="Where written bytes wait for S3, on a local disk.  [default: see README]",
     ),
     click.option(

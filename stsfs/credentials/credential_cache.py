@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,7 +22,8 @@ from typing import Any
 from stsfs import values as checks
 from stsfs.credentials.credentials import Credentials
 from stsfs.credentials.lease import MARGIN_JITTER, renewal_margin_s
-from stsfs.errors import SynapseUnavailable
+from stsfs.errors import ForeignPath, SynapseUnavailable
+from stsfs.owned_dir import OwnedDir, open_file
 
 log = logging.getLogger(__name__)
 
@@ -107,15 +107,12 @@ class CredentialCache:
     def __init__(self, directory: Path, *, now_unix_s: Callable[[], float] = time.time) -> None:
         """Create the directory if absent, and close it to others.
 
-        Raises OSError where that fails, or where the directory belongs to somebody else.
+        Raises OSError where that fails, or where others own it, or can exchange it.
         """
-        with contextlib.suppress(FileExistsError):
-            directory.mkdir(mode=0o700)
-        status = directory.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-            raise PermissionError(errno.EPERM, "not a directory of ours", str(directory))
-        if not _is_ours_alone(status):
-            directory.chmod(0o700)
+        try:
+            OwnedDir.open(directory, create=True, private=True).close()
+        except ForeignPath as exc:
+            raise PermissionError(errno.EPERM, exc.sentence, str(directory)) from exc
         self._directory, self._now_unix_s = directory, now_unix_s
 
     def obtain(self, key: str, fetch: Callable[[], KeptSet]) -> KeptSet:
@@ -169,15 +166,11 @@ class CredentialCache:
         """
         with contextlib.ExitStack() as opened:
             try:
-                descriptor = os.open(
-                    self._directory / f"{key[0]}.lock",
-                    os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-                    0o600,
-                )
+                descriptor = open_file(self._directory / f"{key[0]}.lock", os.O_RDWR | os.O_CREAT)
                 opened.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            except OSError as exc:
-                log.warning("credentials are not kept in %s: %s", self._directory, exc.strerror)
+            except (OSError, ForeignPath) as exc:
+                log.warning("credentials are not kept in %s: %s", self._directory, exc)
                 yield False
             else:
                 yield True
@@ -212,15 +205,9 @@ class CredentialCache:
     def _values(self, name: str) -> Any:
         """What a file holds; None if there is none that is whole, and ours alone."""
         try:
-            descriptor = os.open(
-                self._directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            )
-            with open(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
-                if not stat.S_ISREG(status.st_mode) or not _is_ours_alone(status):
-                    return None
+            with open(open_file(self._directory / name, private=True), "rb") as file:
                 return json.loads(file.read(FILE_BYTES_MAX))
-        except (OSError, ValueError, RecursionError):
+        except (OSError, ForeignPath, ValueError, RecursionError):
             return None
 
     def _write(self, name: str, values: dict[str, Any]) -> None:
@@ -246,7 +233,3 @@ def _name(key: str) -> str:
 
 def _failure_name(key: str) -> str:
     return f"{key}.failed"
-
-
-def _is_ours_alone(status: os.stat_result) -> bool:
-    return status.st_uid == os.geteuid() and not status.st_mode & 0o077

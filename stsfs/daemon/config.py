@@ -32,6 +32,9 @@ CACHE_BYTES_DEFAULT = 100 * GIB
 RENAME_LIMIT_DEFAULT = 10_000
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b|)", re.IGNORECASE)
+_CANNED_ACL = re.compile(r"[a-z-]{1,64}")
+"""What is sent in a header."""
+
 _UNIT_BYTES = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": 1024 * GIB}
 
 
@@ -278,6 +281,11 @@ class MountConfig(PlaceOptions):
         _check_range("--rename-limit", self.rename_limit, 1, 1_000_000)
         if not self.rw:
             return
+        if self.acl is not None and not _CANNED_ACL.fullmatch(self.acl):
+            raise BadArgument(
+                f"--acl is {self.acl!r}, which is not the name of a canned ACL.",
+                remedy="They are called private, bucket-owner-full-control and the like.",
+            )
         assert self.staging_dir is not None
         if self.view == "entities" or self.as_of is not None:
             raise BadArgument(

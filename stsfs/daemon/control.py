@@ -19,6 +19,7 @@ import trio
 from stsfs.daemon.error_record import InternalError, to_record
 from stsfs.errors import AccessDenied, BadArgument, MountPointUnusable, StsfsError
 from stsfs.supervisor import BUGS, RESTART_PAUSE_S, contained, kept_running
+from stsfs.values import one_line
 
 REQUEST_BYTES_MAX = 64 * 1024
 """A command with a path or two; more is a mistake or malice."""
@@ -26,8 +27,12 @@ REQUEST_BYTES_MAX = 64 * 1024
 CLIENT_DEADLINE_S = 30.0
 """For one client, from its connection to the end of its answer."""
 
+REQUEST_S = 5.0
+"""For a request to arrive: those who ask send it at once."""
+
 CLIENTS_MAX = 16
-"""At once; each costs a task and a descriptor that the mount itself may need."""
+"""Whose requests are being answered at once; each costs a task and a descriptor that the mount
+itself may need. As many more may be about to ask; one more takes the place of the slowest."""
 
 LAST_WORDS_S = 1.0
 """An answer still goes out when its own command has ended the daemon."""
@@ -134,14 +139,15 @@ class _Server:
     def __init__(self, handlers: Mapping[str, Handler], client_deadline_s: float) -> None:
         self._handlers = handlers
         self._client_deadline_s = client_deadline_s
-        self._clients_count = 0
+        self._answered_count = 0
+        self._awaited: dict[trio.CancelScope, None] = {}
+        """Those whose requests have not arrived yet, the first come first."""
 
     async def serve_client(self, connection: trio.SocketStream) -> None:
         """One request, one answer. Never raises but Cancelled."""
         await contained("a client of the control socket", self._serve_client, connection)
 
     async def _serve_client(self, connection: trio.SocketStream) -> None:
-        self._clients_count += 1
         try:
             with trio.move_on_after(self._client_deadline_s):
                 answer = await self._answer(connection)
@@ -152,26 +158,16 @@ class _Server:
                         await connection.send_all(line)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             log.debug("a client of the control socket left before its answer")
-        finally:
-            self._clients_count -= 1
 
     async def _answer(self, connection: trio.SocketStream) -> dict[str, Any] | None:
         """What to send back; None to a client that only looked whether we are alive."""
         try:
             if peer_uid(connection) not in (os.geteuid(), 0):
                 raise AccessDenied("Only the user who made this mount, and root, may ask.")
-            if self._clients_count > CLIENTS_MAX:
-                raise StsfsError(
-                    f"More than {CLIENTS_MAX} clients ask at once.", remedy="Try again."
-                )
-            line = await _read_line(connection)
+            line = await self._request(connection)
             if not line:
                 return None
-            request = _parse(line)
-            handler = self._handlers.get(request["command"])
-            if handler is None:
-                raise BadArgument(f"This daemon knows no command {request['command']!r}.")
-            answer = await handler(request)
+            answer = await self._answer_to(_parse(line))
             json.dumps(answer)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise
@@ -181,6 +177,30 @@ class _Server:
                 BUGS.note("a control command", exc)
             return {"error": record}
         return answer
+
+    async def _request(self, connection: trio.SocketStream) -> bytes:
+        """The line that a client sends; nothing from one that has only looked."""
+        if len(self._awaited) >= CLIENTS_MAX:
+            next(iter(self._awaited)).cancel()
+        with trio.move_on_after(REQUEST_S) as scope:
+            self._awaited[scope] = None
+            try:
+                return await _read_line(connection)
+            finally:
+                del self._awaited[scope]
+        raise BadArgument(f"No whole request has come within {REQUEST_S:g} s, or others ask.")
+
+    async def _answer_to(self, request: dict[str, Any]) -> dict[str, Any]:
+        handler = self._handlers.get(request["command"])
+        if handler is None:
+            raise BadArgument(f"This daemon knows no command {one_line(request['command'])!r}.")
+        if self._answered_count >= CLIENTS_MAX:
+            raise StsfsError(f"More than {CLIENTS_MAX} clients ask at once.", remedy="Try again.")
+        self._answered_count += 1
+        try:
+            return await handler(request)
+        finally:
+            self._answered_count -= 1
 
 
 async def _read_line(connection: trio.SocketStream) -> bytes:

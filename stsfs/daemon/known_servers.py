@@ -6,29 +6,31 @@ One small file per location. Whatever is wrong with it, the location is asked ag
 import hashlib
 import json
 import logging
-import os
 import time
-from pathlib import Path
 
 from stsfs.daemon import runtime_dir
+from stsfs.errors import ForeignPath
+from stsfs.owned_dir import OwnedDir
 from stsfs.store.capabilities import Condition, ServerCapabilities, Verdict
 
 log = logging.getLogger(__name__)
 
 KEPT_S = 7 * 86400.0
+FILE_BYTES_MAX = 64 * 1024
 _FORMAT = 1
 
 
 def recall(capabilities: ServerCapabilities, uri: str, endpoint_url: str | None) -> bool:
     """Take over what was found out within the last KEPT_S; whether there was anything. Blocks."""
     try:
-        kept = json.loads(_path(uri, endpoint_url).read_bytes())
+        with OwnedDir.open(runtime_dir.known_servers(), follow=True) as directory:
+            kept = json.loads(directory.read(_name(uri, endpoint_url), FILE_BYTES_MAX))
         age_s = time.time() - float(kept["found_at_unix_s"])
         is_of_it = (kept["format"], kept["uri"], kept["endpoint_url"]) == (
             _FORMAT, uri, endpoint_url
         )  # fmt: skip
         verdicts = {each: Verdict(kept["conditions"][each]) for each in Condition}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ForeignPath, ValueError, KeyError, TypeError, RecursionError):
         return False
     if not is_of_it or not 0 <= age_s < KEPT_S:
         return False
@@ -47,16 +49,14 @@ def remember(capabilities: ServerCapabilities, uri: str, endpoint_url: str | Non
         "found_at_unix_s": time.time(),
         "conditions": capabilities.verdicts,
     }
-    path = _path(uri, endpoint_url)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    text = json.dumps(values).encode("ascii")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(values), encoding="ascii")
-        temporary.rename(path)
-    except OSError as exc:
+        with OwnedDir.open(runtime_dir.known_servers(), create=True, follow=True) as directory:
+            directory.replace(_name(uri, endpoint_url), text)
+    except (OSError, ForeignPath) as exc:
         log.info("what was found out about %s is not kept: %s", uri, exc)
 
 
-def _path(uri: str, endpoint_url: str | None) -> Path:
+def _name(uri: str, endpoint_url: str | None) -> str:
     named = json.dumps([uri, endpoint_url]).encode()
-    return runtime_dir.known_servers() / f"{hashlib.sha256(named).hexdigest()[:32]}.json"
+    return f"{hashlib.sha256(named).hexdigest()[:32]}.json"

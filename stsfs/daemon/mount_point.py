@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stsfs import programs
+from stsfs.cache.disk.directory import CacheDirectory
 from stsfs.daemon import mount_probe, mountinfo, runtime_dir
 from stsfs.daemon.unmount import detach
-from stsfs.errors import BadArgument, FuseUnavailable, MountPointUnusable
+from stsfs.errors import BadArgument, ForeignPath, FuseUnavailable, MountPointUnusable
 from stsfs.fuse.mount_point import MountPoint
+from stsfs.owned_dir import OwnedDir
+from stsfs.staging.left import part_of_user
 
 FUSE_DEVICE = Path("/dev/fuse")
 FUSE_CONFIG = Path("/etc/fuse.conf")
@@ -171,6 +174,7 @@ def check_cache_dir(path: Path) -> None:
 
     Elsewhere they would be slower than the bucket, and SQLite's shared memory does not work. A
     path of which more than the end is missing is a disk that is not mounted, or mistyped.
+    Raises ForeignPath where others can exchange it: what is read there would be theirs.
     """
     _check_local("--cache-dir", path, "leave --cache-dir out")
     if not path.exists() and not path.parent.is_dir():
@@ -178,14 +182,30 @@ def check_cache_dir(path: Path) -> None:
             f"--cache-dir {path} cannot be made: {path.parent} does not exist.",
             remedy="Mount the disk that belongs there, or make the directory.",
         )
+    _check_owned("--cache-dir", CacheDirectory.of_user(path).path)
 
 
 def check_staging_dir(path: Path) -> None:
     """Insist on a local file system for what is being written. Raises BadArgument.
 
     Elsewhere it would not be safe there when S3 cannot be reached, and might be this very mount.
+    Raises ForeignPath where others can exchange it: what is uploaded would be theirs.
     """
     _check_local("--staging-dir", path, "mount without --rw")
+    _check_owned("--staging-dir", part_of_user(path))
+
+
+def _check_owned(option: str, path: Path) -> None:
+    """Refuse a directory that others own or can exchange; one that is not there is no error."""
+    try:
+        with contextlib.suppress(OSError):
+            OwnedDir.open(path, private=True).close()
+    except ForeignPath as exc:
+        raise ForeignPath(
+            f"{option}: {exc.sentence}",
+            remedy="Name a directory that only you can write to, in others that only you or root "
+            "can write to, or that are sticky (chmod +t).",
+        ) from exc
 
 
 def _check_local(option: str, path: Path, other_way: str) -> None:

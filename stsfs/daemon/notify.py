@@ -6,6 +6,8 @@ import os
 import socket
 from collections.abc import MutableMapping
 
+from stsfs.shown import shown
+
 log = logging.getLogger(__name__)
 
 
@@ -51,6 +53,7 @@ class ServiceManager:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
                 manager.setblocking(False)
-                manager.sendto("\n".join(assignments).encode(errors="replace"), address)
+                # A line feed in the words of a server would begin an assignment of its own.
+                manager.sendto("\n".join(map(shown, assignments)).encode(), address)
         except OSError as exc:
             log.warning("the service manager cannot be told %s: %s", assignments, exc)

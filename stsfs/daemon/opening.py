@@ -16,6 +16,7 @@ from stsfs.entities.choose import MANAGED, Choice, choose_view
 from stsfs.entities.index import EntityIndex, index_path
 from stsfs.entities.location import EntityLocation
 from stsfs.entities.lock_view import LockSource
+from stsfs.entities.names import is_shown_name
 from stsfs.entities.objects import Objects, Outside
 from stsfs.entities.parallel import Call, work_off
 from stsfs.entities.properties import iso
@@ -26,8 +27,10 @@ from stsfs.location.overlap import check_folders, check_overlaps
 from stsfs.location.parse import SynapseTarget, Target
 from stsfs.location.resolve import ResolveOptions, SynapseAccess, resolve
 from stsfs.store.presigned_store import PresignedStore
+from stsfs.store.reach import Reach
 from stsfs.synapse.entities import EntityApi
 from stsfs.synapse.records import ChildHeader
+from stsfs.values import one_line
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +144,12 @@ class _Opening:
 
     def _check_names(self, paths: list[tuple[str, ...]]) -> None:
         for index, path in enumerate(paths):
+            for name in path:
+                if not is_shown_name(name):
+                    raise BadArgument(
+                        f"{one_line(name)!r} cannot be the name of a directory in the mount.",
+                        remedy="Mount that location on a directory of its own.",
+                    )
             for other in paths[:index]:
                 shorter = min(len(path), len(other))
                 if path[:shorter] == other[:shorter]:
@@ -239,8 +248,12 @@ class _Opening:
                 entity_id, _, handle_id = name.partition("/")
                 return await api.presigned_url(handle_id, entity_id)
 
+            assert places.synapse is not None
             places.outside = PresignedStore(
-                url_of, deadline_s=self._config.deadline_s, user_agent=f"stsfs/{__version__}"
+                url_of,
+                reach=Reach(loopback=places.synapse.endpoints.are_loopback),
+                deadline_s=self._config.deadline_s,
+                user_agent=f"stsfs/{__version__}",
             )
         return Outside(OUTSIDE_ID, places.outside.probe)
 

@@ -14,13 +14,14 @@ from stsfs.daemon.config import PlaceOptions
 from stsfs.daemon.opening import open_places
 from stsfs.daemon.places import Place, Places
 from stsfs.entities.location import EntityLocation
-from stsfs.entities.lock_file import Lock, LockedFile, render
+from stsfs.entities.lock_file import FILES_MAX, Lock, LockedFile, can_hold, render
 from stsfs.entities.parallel import work_off
 from stsfs.entities.records import FileRecord
 from stsfs.entities.walk import WORKERS, Progress, WalkedFile, walk_shown
 from stsfs.errors import (
     AccessDenied,
     BadArgument,
+    NameTooLong,
     ObjectMissing,
     StoreFailure,
     StsfsError,
@@ -127,6 +128,11 @@ async def _pinned(places: Places, place: Place, progress: Progress) -> Pinned:
         files = await pinned_keys(place.store, location, progress)
     else:
         files = await _Entities(place, place.entities, pinned, progress).files()
+    if len(files) > FILES_MAX:
+        raise BadArgument(
+            f"A lock has at most {FILES_MAX} files, and here are {len(files)}.",
+            remedy="Pin smaller parts of the location.",
+        )
     pinned.hidden = progress.hidden
     pinned.lock = replace(lock, files=tuple(files), region=place.store.region)
     return pinned
@@ -206,7 +212,7 @@ class _Entities:
                 continue
             try:
                 files.append(await self._locked(each, record, objects))
-            except (AccessDenied, StoreFailure, SynapseRefusal) as exc:
+            except (AccessDenied, NameTooLong, StoreFailure, SynapseRefusal) as exc:
                 self._pinned.left_out[each.path] = without_frames(exc)
         return files
 
@@ -230,6 +236,8 @@ class _Entities:
     async def _locked(
         self, walked: WalkedFile, record: FileRecord, objects: Mapping[str, ListedObject]
     ) -> LockedFile:
+        if not can_hold(walked.path):
+            raise NameTooLong("Its path is longer than one in a lock may be.")
         header, md5 = walked.header, record.md5
         etag = key = ""
         size_bytes = record.size_bytes

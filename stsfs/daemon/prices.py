@@ -9,6 +9,7 @@ from typing import Any
 
 from stsfs.errors import BadArgument
 from stsfs.store.counters import KindCount
+from stsfs.values import SHOWN_CHARS_MAX
 
 GB_BYTES = 1 << 30
 """S3 bills in units of 2**30 bytes, and calls them GB."""
@@ -64,6 +65,8 @@ def read_prices(path: Path) -> PriceTable:
     for name in _WORDS:
         if not isinstance(found.get(name), str) or not found[name].strip():
             raise _wrong(path, f"{name} is not a text")
+        if len(found[name]) > SHOWN_CHARS_MAX:
+            raise _wrong(path, f"{name} has more than {SHOWN_CHARS_MAX} characters")
     source, date, region, currency = (str(found[name]) for name in _WORDS)
     return PriceTable(
         source,

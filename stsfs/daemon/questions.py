@@ -17,6 +17,7 @@ from stsfs.fuse import errno_table
 from stsfs.location.rules_place import place_record, way_place
 from stsfs.rules.question import Place as RulesPlace
 from stsfs.store.object_store import ObjectVersion
+from stsfs.values import TEXT_CHARS_MAX, one_line
 from stsfs.vfs import explain
 from stsfs.vfs.explain import Verdict
 from stsfs.vfs.inspector import Found, Inspector, KernelCache
@@ -252,10 +253,10 @@ def _path(request: Request) -> str:
 
 def _checked(path: object) -> str:
     """A path as the system may have it. Raises BadArgument."""
-    if not isinstance(path, str) or "\0" in path:
+    if not isinstance(path, str) or "\0" in path or len(path) > TEXT_CHARS_MAX:
         raise BadArgument("The request names no path.")
     try:
         os.fsencode(path)
     except UnicodeEncodeError:
-        raise BadArgument(f"{path!r} is no path.") from None
+        raise BadArgument(f"{one_line(path)!r} is no path.") from None
     return path

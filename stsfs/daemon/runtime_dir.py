@@ -21,7 +21,8 @@ import platformdirs
 
 from stsfs import values as checks
 from stsfs.daemon import mountinfo
-from stsfs.errors import BadArgument
+from stsfs.errors import BadArgument, ForeignPath
+from stsfs.owned_dir import OwnedDir, open_file
 
 SOCKET_PATH_BYTES_MAX = 107
 """sun_path of unix(7), without its final zero."""
@@ -102,10 +103,13 @@ def runtime_dir() -> Path:
 
 
 def log_dir() -> Path:
-    """The directory of log files, created if absent: $XDG_STATE_HOME/stsfs, root /var/log/stsfs."""
+    """The directory of log files, created if absent: $XDG_STATE_HOME/stsfs, root /var/log/stsfs.
+
+    Groups may write to directories above it, as to /var/log: each log is checked when it is opened.
+    """
     if os.geteuid() == 0 and not os.environ.get("XDG_STATE_HOME"):
-        return _private(Path("/var/log/stsfs"))
-    return _private(platformdirs.user_state_path("stsfs", appauthor=False))
+        return _private(Path("/var/log/stsfs"), any_parents=True)
+    return _private(platformdirs.user_state_path("stsfs", appauthor=False), any_parents=True)
 
 
 def attribute_index() -> Path:
@@ -116,6 +120,11 @@ def attribute_index() -> Path:
 def known_servers() -> Path:
     """What was found out about S3 servers through mounts of this user; not created."""
     return staging_root().with_name("servers")
+
+
+def cache_key() -> Path:
+    """What names and checksums of this user's cached blocks are made with; not created."""
+    return staging_root().with_name("cache-key")
 
 
 def staging_root() -> Path:
@@ -150,11 +159,9 @@ def write_record(record: MountRecord) -> None:
     """File the record, in one step. To be called once the mount stands: see `records`."""
     with _locked() as directory:
         target = directory / f"{mount_id(record.mount_path)}.json"
-        temporary = target.with_suffix(f".{os.getpid()}.tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="ascii") as file:
-            json.dump(record.to_json(), file)
-        temporary.rename(target)
+        text = json.dumps(record.to_json()).encode("ascii")
+        with OwnedDir.open(directory) as opened:
+            opened.replace(target.name, text)
 
 
 def remove_record(record: MountRecord) -> None:
@@ -226,7 +233,7 @@ def claim(mount_path: Path) -> Claim | None:
     """Take the right to mount at this path; None if another process has it now."""
     path = runtime_dir() / f".{mount_id(mount_path)}.claim"
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_file(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -248,7 +255,7 @@ def _is_still(path: Path, descriptor: int) -> bool:
 def _locked() -> Iterator[Path]:
     """The runtime directory, for one process at a time; held for a few file operations only."""
     directory = runtime_dir()
-    descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_file(directory / ".lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield directory
@@ -258,10 +265,10 @@ def _locked() -> Iterator[Path]:
 
 def _read(path: Path) -> MountRecord | None:
     try:
-        with path.open("rb") as file:
+        with open(open_file(path), "rb") as file:
             values = json.loads(file.read(RECORD_BYTES_MAX).decode("ascii"))
         return MountRecord.from_json(values)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (OSError, ForeignPath, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None  # gone meanwhile, damaged, or of another version of this program
 
 
@@ -287,20 +294,15 @@ def _owner(path: Path) -> int | None:
     return status.st_uid if stat.S_ISDIR(status.st_mode) else None
 
 
-def _private(path: Path) -> Path:
+def _private(path: Path, *, any_parents: bool = False) -> Path:
     """Create the directory if absent, and insist that it is ours and closed to others."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-        status = path.lstat()
+        OwnedDir.open(path, create=True, private=True, any_parents=any_parents).close()
     except OSError as exc:
         raise BadArgument(f"{path} cannot be created: {exc.strerror}.") from exc
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise BadArgument(
-            f"{path} is not a directory of ours.",
+    except ForeignPath as exc:
+        raise ForeignPath(
+            exc.sentence,
             remedy="Set XDG_RUNTIME_DIR and XDG_STATE_HOME to directories that belong to you.",
-        )
-    if status.st_mode & 0o077:
-        path.chmod(0o700)
+        ) from exc
     return path

@@ -10,6 +10,7 @@ import trio
 
 from stsfs.cache.block_cache import BlockCache
 from stsfs.cache.block_pool import BlockPool
+from stsfs.cache.disk.cache_key import load_key
 from stsfs.cache.disk.directory import CacheDirectory
 from stsfs.cache.disk.disk_cache import DiskCache
 from stsfs.cache.disk.tier import DiskTier
@@ -197,7 +198,8 @@ class _Mount:
         if self._config.cache_dir is None:
             return None
         directory = CacheDirectory.of_user(self._config.cache_dir)
-        disk = DiskCache(directory, limit_bytes=self._config.cache_bytes)
+        key = load_key(runtime_dir.cache_key())
+        disk = DiskCache(directory, limit_bytes=self._config.cache_bytes, key=key)
         return DiskTier(disk, store, self._places.disk_names, pool)
 
     async def _show_anew(self, path: str) -> None:

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from stsfs.daemon.error_record import InternalError, from_record, to_record
 from stsfs.errors import BadArgument, StsfsError
+from stsfs.owned_dir import open_log
 
 Ready = Callable[[], None]
 
@@ -32,8 +33,8 @@ class DaemonDied(StsfsError):
 
 
 def open_private(path: str | Path, flags: int) -> int:
-    """An opener for `open`: what it creates, only the owner can read."""
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    """An opener for `open`: what it creates, only the owner can read; see `open_log`."""
+    return open_log(path, flags)
 
 
 def run_in_background(

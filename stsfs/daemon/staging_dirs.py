@@ -11,16 +11,19 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stsfs.daemon import runtime_dir
-from stsfs.errors import StagingFailure, StsfsError
+from stsfs.errors import ForeignPath, StagingFailure, StsfsError
+from stsfs.owned_dir import OwnedDir
 from stsfs.staging.left import Left, is_unused, part_of_user, what_is_left
 
 FILE = "staging-dirs"
 """Lines of JSON strings."""
+
+FILE_BYTES_MAX = 16 << 20
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +49,11 @@ def remember(named: Path) -> None:
             with _locked(path):
                 if named not in _read(path)[0]:
                     _append(path, named)
-        except OSError as exc:
+        except (OSError, ForeignPath) as exc:
             if number == 0:
                 log.warning(
                     "%s cannot be written (%s): after a crash, `stsfs recover` has to be told"
-                    " --staging-dir %s", path, exc.strerror, named,
+                    " --staging-dir %s", path, _words(exc), named,
                 )  # fmt: skip
 
 
@@ -67,7 +70,7 @@ def forget_if_unused(named: Path) -> None:
 
 
 def forget(named: Path) -> None:
-    """Remove the note, whatever lies there. Raises StagingFailure."""
+    """Remove the note, whatever lies there. Raises StagingFailure and ForeignPath."""
     for path in _files():
         try:
             if path.exists():
@@ -85,11 +88,13 @@ def look() -> Looked:
     """
     looked = Looked()
     noted: list[Path] = []
-    for path in _files():
+    for number, path in enumerate(_files()):
         try:
             found, is_whole = _read(path)
-        except OSError as exc:
-            looked.troubles.append(f"{path} cannot be read: {exc.strerror}.")
+        except (OSError, ForeignPath) as exc:
+            # A home directory that the environment names may be another user's, who notes theirs.
+            if number == 0 or not isinstance(exc, ForeignPath):
+                looked.troubles.append(f"{path} cannot be read: {_words(exc).rstrip('.')}.")
             continue
         if not is_whole:
             looked.troubles.append(f"{path} has lines that are no names of directories.")
@@ -98,14 +103,14 @@ def look() -> Looked:
         if known.record.staging_dir is not None:
             noted.append(known.record.staging_dir)
     defaults = [path.with_name("staging") for path in _files()]
-    for named in dict.fromkeys([*(each for each in defaults if each.is_dir()), *noted]):
+    for named in dict.fromkeys([*(each for each in defaults if os.path.isdir(each)), *noted]):
         try:
             if named in noted and not part_of_user(named).is_dir():
                 raise StagingFailure(f"{named} does not have what a mount has made there.")
             looked.left += what_is_left(named)
         except (StsfsError, OSError) as exc:
-            words = exc.sentence if isinstance(exc, StsfsError) else f"{named}: {exc.strerror}."
-            looked.troubles.append(words)
+            words = _words(exc)
+            looked.troubles.append(words if isinstance(exc, StsfsError) else f"{named}: {words}.")
         else:
             looked.directories.append(named)
     looked.left.sort(key=lambda one: (one.changed_unix_s, one.id))
@@ -130,13 +135,10 @@ def _files() -> list[Path]:
 
 
 def _read(path: Path) -> tuple[list[Path], bool]:
-    """The directories, and whether all lines could be read. Raises OSError."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return [], True
+    """The directories, and whether all lines could be read. Raises OSError and ForeignPath."""
+    lines = _lines(path)
     found = [each for each in map(_parsed, lines) if each is not None]
-    return list(dict.fromkeys(found)), len(found) == len([each for each in lines if each.strip()])
+    return list(dict.fromkeys(found)), len(found) == len(lines)
 
 
 def _parsed(line: bytes) -> Path | None:
@@ -148,7 +150,8 @@ def _parsed(line: bytes) -> Path | None:
 
 
 def _append(path: Path, named: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    with _beside(path) as directory:
+        descriptor = directory.open_file(path.name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with open(descriptor, "wb", 0) as file:
         # On a line of its own: the one before may be torn.
         file.write(b"\n" + json.dumps(os.fspath(named)).encode("ascii") + b"\n")
@@ -158,28 +161,35 @@ def _append(path: Path, named: Path) -> None:
 def _remove(path: Path, named: Path) -> None:
     """Write the file anew; lines that nobody understands stay."""
     lines = [each for each in _lines(path) if _parsed(each) != named]
-    new = path.with_name(path.name + ".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb", 0) as file:
-        file.write(b"".join(each + b"\n" for each in lines))
-        os.fsync(file.fileno())
-    new.rename(path)
+    with _beside(path) as directory:
+        directory.replace(path.name, b"".join(each + b"\n" for each in lines), sync=True)
 
 
-def _lines(path: Path) -> Iterable[bytes]:
-    with contextlib.suppress(FileNotFoundError):
-        return [each for each in path.read_bytes().splitlines() if each.strip()]
-    return []
+def _lines(path: Path) -> list[bytes]:
+    try:
+        with _beside(path) as directory:
+            text = directory.read(path.name, FILE_BYTES_MAX)
+    except FileNotFoundError:
+        return []
+    return [each for each in text.splitlines() if each.strip()]
+
+
+def _beside(path: Path, *, create: bool = False) -> OwnedDir:
+    """The directory of a list; it may be a link of ours. Raises OSError and ForeignPath."""
+    return OwnedDir.open(path.parent, create=create, follow=True)
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One process of this user at a time. Raises OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = path.with_name(path.name + ".lock")
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """One process of this user at a time. Raises OSError and ForeignPath."""
+    with _beside(path, create=True) as directory:
+        descriptor = directory.open_file(path.name + ".lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+def _words(exc: OSError | StsfsError) -> str:
+    return str(exc.strerror) if isinstance(exc, OSError) else exc.sentence

@@ -27,7 +27,7 @@ from stsfs.errors import (
 from stsfs.supervisor import BUGS, kept_running
 from stsfs.synapse.entities import EntityApi
 from stsfs.synapse.paging import Paging
-from stsfs.synapse.records import ChildHeader, EntityBundle
+from stsfs.synapse.records import ChildHeader, EntityBundle, annotation_chars
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,11 @@ CRAWL_BATCH = 100
 CRAWL_PAUSE_S = 30.0
 """Between looks for something to fetch, when all is known; and after trouble."""
 
+WEIGHED_CHARS = 5000
 RECORDS_MAX = 10_000
-BUNDLES_MAX = 100
+"""Kept in memory; one with many annotations counts as several."""
+
+BUNDLES_MAX = 1000
 BUNDLE_BELIEVED_S = 30.0
 FAILURE_REMEMBERED_S = 5.0
 REFUSAL_BELIEVED_S = 300.0
@@ -77,14 +80,14 @@ class Filler:
         self.last_error = ""
         self._in_bulk = in_bulk
         self._bulk_s = float("-inf")
-        self._known: LRUCache[FileKey, FileRecord] = LRUCache(RECORDS_MAX)
+        self._known: LRUCache[FileKey, FileRecord] = LRUCache(RECORDS_MAX, getsizeof=_weight)
         self._asked: dict[tuple[FileKey, bool], trio.Event] = {}
         """Under way, and whether in the background: that may take long, and who waits asks too."""
 
         self._failures: LRUCache[FileKey, tuple[float, StsfsError]] = LRUCache(RECORDS_MAX)
         self._refused_s: LRUCache[FileKey, float] = LRUCache(RECORDS_MAX)
         self._bundles: TTLCache[str, EntityBundle] = TTLCache(
-            BUNDLES_MAX, BUNDLE_BELIEVED_S, timer=trio.current_time
+            BUNDLES_MAX, BUNDLE_BELIEVED_S, timer=trio.current_time, getsizeof=_weight
         )
         self._ahead: OrderedDict[FileKey, ChildHeader] = OrderedDict()
         self._ahead_added = trio.Event()
@@ -218,7 +221,7 @@ class Filler:
         if record.unreadable and record.size_bytes is None and header.kind == FILE_KIND:
             # Everyone who may see a file may know its size, but from its versions only.
             for each in await self.api.versions(key.entity_id, background=background):
-                if each.version == key.version:
+                if each is not None and each.version == key.version:
                     return _with_size(record, each.size_bytes, each.md5)
         return record
 
@@ -331,7 +334,7 @@ async def all_children(
         token = page.next_token
         if token is None:
             return list(found.values())
-        paging.turn(token, has_more=len(found) > count_before)
+        paging.turn(token, new=len(found) - count_before)
 
 
 def record_of(bundle: EntityBundle, key: FileKey) -> FileRecord:
@@ -368,6 +371,13 @@ def _why_unreadable(bundle: EntityBundle) -> str:
     if bundle.has_unmet_requirement:
         return f"Conditions for the use of {entity_id} have not been accepted or approved for you."
     return f"You lack the DOWNLOAD permission on {entity_id}."
+
+
+def _weight(told: FileRecord | EntityBundle) -> int:
+    """What one counts towards the limit: its annotations may have a million characters."""
+    annotations = told.annotations or {}
+    chars = sum(annotation_chars(name, texts) for name, texts in annotations.items())
+    return min(1 + chars // WEIGHED_CHARS, BUNDLES_MAX)
 
 
 def _with_size(record: FileRecord, size_bytes: int | None, md5: str) -> FileRecord:

@@ -29,6 +29,7 @@ from stsfs.entities.records import (
     ObjectFact,
     annotations_text,
 )
+from stsfs.errors import ForeignPath
 from stsfs.synapse.records import ChildHeader
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class EntityIndex:
         if path is not None:
             try:
                 self._database = index_file.opened(path)
-            except (OSError, sqlite3.Error) as exc:
+            except (OSError, sqlite3.Error, ForeignPath) as exc:
                 self._say(exc)
                 self._path = None
         if self._path is None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from stsfs.entities.filler import Filler
 from stsfs.entities.nodes import EntityDirectory
 from stsfs.entities.records import FILE_KIND, FOLDER_KINDS, LINK_KIND
-from stsfs.errors import SynapseRefusal
+from stsfs.errors import AnswerNotUnderstood, SynapseRefusal
 from stsfs.synapse.records import ChildHeader
 from stsfs.vfs.nodes import Directory
 
@@ -34,7 +34,7 @@ class LinkTargets:
                 header = (await self._filler.api.bundle(entity_id, int(version))).header
             else:
                 header = (await self._filler.bundle(entity_id)).header
-        except SynapseRefusal as exc:
+        except (SynapseRefusal, AnswerNotUnderstood) as exc:
             return f"its target cannot be seen: {exc.sentence}"
         if header.kind in FOLDER_KINDS:
             return _unless_above(parent, header)

@@ -112,6 +112,8 @@ class EntityLocation:
             "index_trouble": self.index.trouble,
             "index_view": None if self.source is None else self.source.view_id,
             "index_view_files": None if self.source is None else self.source.files_told,
-            "index_view_trouble": None if self.source is None else self.source.trouble,
+            "index_view_trouble": (
+                None if self.source is None else self.source.trouble or self.source.left_out
+            ),
             "differences": differences,
         }

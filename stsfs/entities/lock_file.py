@@ -19,6 +19,7 @@ base key, nor break a header of HTTP; but which servers it names is a claim. Who
 to find out the location anew and compare, and must never send a token to the Synapse of a lock.
 """
 
+import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,13 +39,22 @@ from stsfs.vfs.listing import is_file_name
 FORMAT_NAME, FORMAT_VERSION = "stsfs-lock", "1"
 
 FILE_BYTES_MAX = 1 << 30
-"""About four million files; a mount holds a lock in memory."""
+FILES_MAX = 4_000_000
+"""A mount holds a lock in memory: about 1 KiB per file."""
+
+DIRECTORIES_MAX = 1_000_000
+CHARS_PER_DIRECTORY_MIN, DIRECTORIES_FREE = 16, 1024
+"""A small lock makes few directories: one per so many characters of it, and some for nothing. What
+a mount holds in memory is therefore at most some fifty times what the file has."""
 
 LINE_CHARS_MAX = 128 * 1024
 """A longer line counts as several, which no lock has."""
 
-DEPTH_MAX = 2048
-"""Directories above a file; a path of the system has no more than that."""
+DEPTH_MAX = 512
+"""Names in a path: as many as the longest key can have."""
+
+PATH_BYTES_MAX = 4096
+"""As the system has it (PATH_MAX)."""
 
 COLUMNS = ("path", "entity", "version", "size_bytes", "md5", "etag", "key", "modified_on")
 
@@ -181,13 +191,13 @@ def load(path: Path) -> Lock:
     Raises BadArgument as `parse` does, and for what cannot be read or is over FILE_BYTES_MAX.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > FILE_BYTES_MAX:
-            raise BadArgument(
-                f"{path} cannot be a lock: it is no file, or over {FILE_BYTES_MAX} bytes.",
-                remedy=_AGAIN,
-            )
-        with path.open(encoding="utf-8", newline="\n") as file:
+        with open(path, encoding="utf-8", newline="\n", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > FILE_BYTES_MAX:
+                raise BadArgument(
+                    f"{path} cannot be a lock: it is no file, or over {FILE_BYTES_MAX} bytes.",
+                    remedy=_AGAIN,
+                )
             return parse(iter(partial(file.readline, LINE_CHARS_MAX), ""), str(path))
     except OSError as exc:
         raise BadArgument(f"{path} cannot be read: {exc.strerror}.") from exc
@@ -195,16 +205,24 @@ def load(path: Path) -> Lock:
         raise BadArgument(f"{path} is not a lock file: it is not UTF-8.", remedy=_AGAIN) from exc
 
 
+def can_hold(path: str) -> bool:
+    """Whether a path is neither too long nor too deep for a lock."""
+    return path.count("/") < DEPTH_MAX and len(path.encode(errors="replace")) <= PATH_BYTES_MAX
+
+
 def is_lock_file(path: Path) -> bool:
     """Whether path is a file that begins as a lock does, of whichever version."""
     begins = f"{FORMAT_NAME} ".encode()
     try:
-        if not path.is_file():  # opening a pipe would wait
-            return False
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             return file.read(len(begins)) == begins
     except (OSError, ValueError):
         return False
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """An opener for `open` that waits for nobody: a pipe has no bytes as long as nobody writes."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 _AGAIN = "Copy the file again if it was cut off or edited, or write it anew with `stsfs pin`."
@@ -217,6 +235,7 @@ class _Parser:
         self._lines = (line.removesuffix("\n").removesuffix("\r") for line in lines)
         self._name, self._number = name, 0
         self._tree: _Tree = {}
+        self._chars_count = self._directories_count = 0
 
     def lock(self) -> Lock:
         self._check_format(self._next())
@@ -246,8 +265,8 @@ class _Parser:
             self._refuse(f"a lock file begins with `{FORMAT_NAME}`, and this does not")
         if version != FORMAT_VERSION:
             raise BadArgument(
-                f"{self._name} has version {version!r} of the lock format, and this stsfs reads"
-                f" version {FORMAT_VERSION}.",
+                f"{self._name} has version {_quoted(version)} of the lock format, and this stsfs"
+                f" reads version {FORMAT_VERSION}.",
                 remedy="Use the stsfs that wrote it, or write it anew with `stsfs pin`.",
             )
 
@@ -272,6 +291,8 @@ class _Parser:
         while len(cells := self._next_cells()) != 2 or cells[0] != "end":
             if len(cells) != len(COLUMNS):
                 self._refuse(f"a file has {len(COLUMNS)} columns, and here are {len(cells)}")
+            if len(files) == FILES_MAX:
+                self._refuse(f"a lock has at most {FILES_MAX} files")
             files.append(self._file(dict(zip(COLUMNS, cells, strict=True)), prefix, view))
         if cells[1] != str(len(files)):
             self._refuse(f"{cells[1]} files are announced, and {len(files)} are there")
@@ -285,15 +306,17 @@ class _Parser:
         self._check(cells, _COLUMN_FORMS)
         path, key = cells["path"], cells["key"]
         if key and not (key.startswith(prefix) and key != prefix):
-            self._refuse(f"the key {key!r} does not lie below the base key {prefix!r}")
+            self._refuse(
+                f"the key {_quoted(key)} does not lie below the base key {_quoted(prefix)}"
+            )
         if not key and not cells["entity"]:
-            self._refuse(f"neither a key nor an entity says where {path!r} is")
+            self._refuse(f"neither a key nor an entity says where {_quoted(path)} is")
         self._place(path, view)
         try:
             values.label(path)
             values.key(key or f"{prefix}-", prefix, is_shown=False)
         except ValueError as exc:
-            self._refuse(f"{path!r} has a path or a key that is of no use: {exc}")
+            self._refuse(f"{_quoted(path)} has a path or a key that is of no use: {exc}")
         return LockedFile(
             path=path,
             entity_id=cells["entity"],
@@ -310,33 +333,46 @@ class _Parser:
     ) -> None:
         for name, (form, what) in forms.items():
             if name in cells and not form.fullmatch(cells[name]):
-                self._refuse(f"{name} is {cells[name]!r}, which is not {what}")
+                self._refuse(f"{name} is {_quoted(cells[name])}, which is not {what}")
 
     def _place(self, path: str, view: View) -> None:
         """Refuse a path that a directory tree with the paths before cannot have."""
+        if not can_hold(path):
+            self._refuse(
+                f"{_quoted(path)} has more than {DEPTH_MAX} names or {PATH_BYTES_MAX} bytes"
+            )
         names = path.split("/")
-        if len(names) > DEPTH_MAX:
-            self._refuse(f"{path!r} lies below more than {DEPTH_MAX} directories")
         if not all(is_file_name(name.encode(errors="surrogatepass")) for name in names):
-            self._refuse(f"{path!r} is not a path within a mount")
+            self._refuse(f"{_quoted(path)} is not a path within a mount")
         if view == "entities" and names[0].encode(errors="surrogatepass") == MAGIC_NAME:
-            self._refuse(f"{path!r} begins with a name that the mount itself uses")
+            self._refuse(f"{_quoted(path)} begins with a name that the mount itself uses")
         here: _Tree = self._tree
         for name in names[:-1]:
-            below = here.setdefault(name, {})
+            if name not in here:
+                self._count_directory()
+                here[name] = {}
+            below = here[name]
             if below is None:
-                self._refuse(f"{path!r} lies below a file")
+                self._refuse(f"{_quoted(path)} lies below a file")
             here = below
         if names[-1] in here:
             taken = "a directory too" if here[names[-1]] is not None else "here twice"
-            self._refuse(f"{path!r} is {taken}")
+            self._refuse(f"{_quoted(path)} is {taken}")
         here[names[-1]] = None
+
+    def _count_directory(self) -> None:
+        """Refuse one more than there may be at this place of the lock."""
+        self._directories_count += 1
+        most = min(DIRECTORIES_MAX, DIRECTORIES_FREE + self._chars_count // CHARS_PER_DIRECTORY_MIN)
+        if self._directories_count > most:
+            self._refuse(f"the files up to here lie in more than {most} directories")
 
     def _next(self) -> str:
         line = next(self._lines, None)
         if line is None:
             self._refuse("the lock stops here, before its end")
         self._number += 1
+        self._chars_count += len(line)
         return line
 
     def _next_cells(self) -> list[str]:
@@ -350,17 +386,22 @@ class _Parser:
         if "\\" not in cell:
             return cell
         if not set(_ESCAPE.findall(cell)) <= _PLAIN.keys():
-            self._refuse(f"{cell!r} is not escaped rightly")
+            self._refuse(f"{_quoted(cell)} is not escaped rightly")
         return _ESCAPE.sub(lambda found: _PLAIN[found.group()], cell)
 
     def _time(self, text: str) -> float:
         try:
             return unix_s(text)
         except ValueError:
-            self._refuse(f"{text!r} is not a time")
+            self._refuse(f"{_quoted(text)} is not a time")
 
     def _refuse(self, what: str) -> NoReturn:
         raise BadArgument(f"{self._name}, line {self._number}: {what}.", remedy=_AGAIN)
+
+
+def _quoted(text: str) -> str:
+    """A part of a lock in a message, shortened: it may be as long as a line."""
+    return repr(values.one_line(text))
 
 
 def _line(*cells: str) -> str:

@@ -85,25 +85,26 @@ class LockView(StaticView):
             Site(source.location_id, source.store, "", modified_ns=modified_ns), parent, name
         )
         self._source = source
-        directories = {"": self.root}
-        for each in lock.files:
-            self._add_file(each, directories)
+        folder, directory = "", self.root
+        for each in lock.files:  # those of one folder come one after the other
+            if (above := each.path.rpartition("/")[0]) != folder:
+                folder, directory = above, self._directory(above)
+            self._add_file(each, directory)
 
-    def _add_file(self, locked: LockedFile, directories: dict[str, Directory]) -> None:
+    def _add_file(self, locked: LockedFile, directory: Directory) -> None:
         if locked.key and not locked.etag:
             raise BadArgument(
                 f"The lock has a key and no ETag for {locked.path}: that names no version.",
                 remedy="Write the lock anew with `stsfs pin`.",
             )
-        folder, _, name = locked.path.rpartition("/")
         version = None
         if locked.key:
             location_id = self._source.location_id
             version = ObjectVersion(location_id, locked.key, locked.etag, locked.size_bytes)
         file = PinnedFile(
             new_number(),
-            self._directory(folder, directories),
-            name.encode(),
+            directory,
+            locked.path.rpartition("/")[2].encode(),
             version,
             int(locked.modified_unix_s * 1e9),
             "",
@@ -111,15 +112,10 @@ class LockView(StaticView):
         )
         self.add(file)
 
-    def _directory(self, path: str, known: dict[str, Directory]) -> Directory:
-        missing: list[str] = []
-        while path not in known:
-            missing.append(path)
-            path = path.rpartition("/")[0]
-        found = known[path]
-        for each in reversed(missing):
-            name = each.rpartition("/")[2]
-            found = known[each] = self.add_directory(found, name.encode())
+    def _directory(self, path: str) -> Directory:
+        found = self.root
+        for name in filter(None, path.split("/")):
+            found = self.add_directory(found, name.encode())
         return found
 
     async def resolve(self, file: File) -> bool:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from stsfs.entities.names import MAGIC_NAME
+from stsfs.entities.names import MAGIC_NAME, UNREADABLE_REASON
 from stsfs.entities.nodes import EntityDirectory, EntityFile
 from stsfs.entities.records import FILE_KIND, FOLDER_KINDS
 from stsfs.entities.view import EntityView
 from stsfs.errors import EntityInTrash, EntityNotFound, StaleVersion
 from stsfs.synapse.records import ChildHeader
 from stsfs.vfs.listing import Listing
-from stsfs.vfs.nodes import Directory, File, Node, Site, new_number
+from stsfs.vfs.nodes import Directory, File, Node, Site, new_number, path_of
 from stsfs.vfs.view import Found
 
 VERSIONS_LISTED_MAX = 1000
@@ -76,7 +76,7 @@ class MagicView:
         if directory.role == "root":
             nodes: list[Node] = list(self._fixed.values())
         elif directory.role == "of":
-            nodes = await self._versions(directory)
+            nodes = await self._versions(directory, listing)
         else:
             index = self._entities.filler.index
             headers = await index.ask(index.headers)
@@ -128,13 +128,16 @@ class MagicView:
         known = parent.looked_up.get(name)
         return known or self._directory(parent, name, "of", header.entity_id)
 
-    async def _versions(self, directory: MagicDirectory) -> list[Node]:
+    async def _versions(self, directory: MagicDirectory, listing: Listing) -> list[Node]:
         """All versions of a file, by their numbers, the newest first."""
         api, found = self._entities.filler.api, list[Node]()
         header = (await self._entities.filler.bundle(directory.entity_id)).header
-        while len(found) < VERSIONS_LISTED_MAX:
-            page = await api.versions(directory.entity_id, offset=len(found), limit=PAGE_VERSIONS)
-            for each in page:
+        for offset in range(0, VERSIONS_LISTED_MAX, PAGE_VERSIONS):
+            page = await api.versions(directory.entity_id, offset=offset, limit=PAGE_VERSIONS)
+            for place, each in enumerate(page, offset + 1):
+                if each is None:
+                    listing.hidden.add(f"{path_of(directory)}/(entry {place})", UNREADABLE_REASON)
+                    continue
                 at = replace(
                     header, version=each.version, modified_unix_s=each.modified_unix_s,
                     modified_by=each.modified_by,

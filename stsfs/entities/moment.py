@@ -8,9 +8,11 @@ from cachetools import LRUCache
 
 from stsfs.entities.parallel import work_off
 from stsfs.entities.records import FILE_KIND, FileKey, key_of
+from stsfs.errors import AnswerNotUnderstood
+from stsfs.synapse import answers
 from stsfs.synapse.entities import EntityApi
 from stsfs.synapse.paging import endless
-from stsfs.synapse.records import ChildHeader, VersionInfo
+from stsfs.synapse.records import UNREADABLE_KIND, ChildHeader, VersionInfo
 
 PAGE_VERSIONS = 50
 VERSIONS_MAX = 100_000
@@ -33,11 +35,17 @@ class PastMoment:
         self._known: LRUCache[FileKey, ChildHeader | None] = LRUCache(KNOWN_MAX)
 
     async def at(self, headers: Sequence[ChildHeader]) -> list[ChildHeader]:
-        """The headers of that time; costs a request for each file changed since."""
+        """The headers of that time; costs a request for each file changed since.
+
+        A file whose versions make no sense is UNREADABLE_KIND.
+        """
         then: dict[str, ChildHeader | None] = {}
 
         async def ask(header: ChildHeader) -> None:
-            then[header.entity_id] = await self._version_then(header)
+            try:
+                then[header.entity_id] = await self._version_then(header)
+            except AnswerNotUnderstood:
+                then[header.entity_id] = replace(header, kind=UNREADABLE_KIND)
 
         changed: list[ChildHeader] = []
         for header in headers:
@@ -69,6 +77,8 @@ class PastMoment:
         for offset in range(0, VERSIONS_MAX, PAGE_VERSIONS):
             versions = await self._api.versions(entity_id, offset=offset, limit=PAGE_VERSIONS)
             for each in versions:
+                if each is None:
+                    raise answers.not_understood(f"the request for the versions of {entity_id}")
                 if each.modified_unix_s <= self._unix_s:
                     return each
             if len(versions) < PAGE_VERSIONS:

@@ -3,7 +3,7 @@
 from collections.abc import Container
 
 from stsfs.entities.records import FILE_KIND, FOLDER_KINDS, LINK_KIND
-from stsfs.synapse.records import ChildHeader
+from stsfs.synapse.records import UNREADABLE_KIND, ChildHeader
 from stsfs.vfs.explain import why_hidden
 from stsfs.vfs.listing import is_file_name
 
@@ -11,6 +11,8 @@ MAGIC_NAME = b".synapse"
 """The directory in the root that leads to entities by id, and to their versions."""
 
 SHOWN_KINDS = FOLDER_KINDS | {FILE_KIND, LINK_KIND}
+
+UNREADABLE_REASON = "what Synapse says of it cannot be right"
 
 _KIND_WORDS = {
     "TableEntity": "a table",
@@ -31,11 +33,20 @@ def file_name(header: ChildHeader) -> bytes:
     return header.name.encode("utf-8", "surrogatepass")
 
 
+def is_shown_name(name: str) -> bool:
+    """Whether a path can have this name: text, and what the kernel takes for one name."""
+    if any("\ud800" <= each <= "\udfff" for each in name):
+        return False
+    return is_file_name(name.encode())
+
+
 def reason_hidden(
     header: ChildHeader, taken: Container[bytes] = (), *, in_root: bool = False
 ) -> str:
     """Why an entity is not shown in its folder, where these names are taken; empty if it is."""
     name = file_name(header)
+    if header.kind == UNREADABLE_KIND:
+        return UNREADABLE_REASON
     if header.kind not in SHOWN_KINDS:
         return f"{_KIND_WORDS.get(header.kind, f'of the kind {header.kind}')} is not a file"
     if any("\ud800" <= each <= "\udfff" for each in header.name):

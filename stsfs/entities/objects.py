@@ -41,6 +41,31 @@ class Outside:
     probe: Probe
 
 
+def _is_signed_for(record: FileRecord) -> bool:
+    """Whether a file lies in a bucket, so that a URL of it is one that Synapse has signed.
+
+    For all others it hands on what whoever made the entity has written.
+    """
+    return bool(record.handle_id and record.bucket)
+
+
+def _refusal(record: FileRecord) -> AccessDenied:
+    """The error for a file outside that is not read."""
+    entity_id = record.key.entity_id
+    if not record.bucket:
+        return AccessDenied(
+            f"The bytes of {entity_id} lie in no bucket: Synapse knows an address of them only,"
+            " which stsfs does not ask.",
+            remedy=f"See https://www.synapse.org/Synapse:{entity_id}.{record.key.version}.",
+        )
+    scheme = "" if "://" in record.bucket else "s3://"
+    return AccessDenied(
+        f"The bytes of {entity_id} lie outside the storage location"
+        f" ({scheme}{record.bucket}/{record.object_key}).",
+        remedy="Mount with --outside fetch to read them by way of Synapse.",
+    )
+
+
 def outside_name(entity_id: str, handle_id: str) -> str:
     """What the key of a version outside is: enough to ask Synapse for its URL."""
     return f"{entity_id}/{handle_id}"
@@ -77,7 +102,7 @@ class Objects:
         """Whether this mount reads the bytes of a file at all, wherever they lie."""
         if record.unreadable:
             return False
-        return self.is_inside(record) or (self._outside is not None and bool(record.handle_id))
+        return self.is_inside(record) or (self._outside is not None and _is_signed_for(record))
 
     async def remembered(self, records: list[FileRecord]) -> dict[str, ObjectFact]:
         """What is known of the objects of these files; asks nobody."""
@@ -123,11 +148,7 @@ class Objects:
             key = record.object_key
             return ObjectVersion(self._location_id, key, fact.etag, fact.size_bytes), fact, asked
         if self._outside is None or not self.is_open_to_us(record):
-            where = f"s3://{record.bucket}/{record.object_key}" if record.bucket else "not in S3"
-            raise AccessDenied(
-                f"The bytes of {entity_id} lie outside the storage location ({where}).",
-                remedy="Mount with --outside fetch to read them by way of Synapse.",
-            )
+            raise _refusal(record)
         name = outside_name(entity_id, record.handle_id)
         etag, size_bytes, modified_unix_s = await self._outside.probe(name)
         fact = ObjectFact(etag, size_bytes, modified_unix_s, "")

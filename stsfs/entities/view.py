@@ -82,10 +82,13 @@ class EntityView:
         if page is None:
             await self._from_index(listing, directory, stale=True)
             return
-        new = [each for each in page.children if each.entity_id not in listing.headers]
-        await self._add(listing, new)
+        new: dict[str, ChildHeader] = {}  # each once, however often pages tell of it
+        for each in page.children:
+            if each.entity_id not in listing.headers:
+                new.setdefault(each.entity_id, each)
+        await self._add(listing, list(new.values()))
         if page.next_token is not None:
-            listing.paging.turn(page.next_token, has_more=bool(new))
+            listing.paging.turn(page.next_token, new=len(new))
         listing.pages += 1
         listing.next_token = page.next_token
         if page.next_token is None:

@@ -23,6 +23,8 @@ from stsfs.errors import DeadlineExceeded, StaleVersion, StsfsError, sole, witho
 from stsfs.fuse import errno_table
 from stsfs.fuse.plain_entries import make_plain
 from stsfs.fuse.xattrs import Xattrs
+from stsfs.redaction import redact
+from stsfs.store.shares import OWNER, Owner
 from stsfs.supervisor import unfailing
 from stsfs.vfs.nodes import Directory, Node
 from stsfs.vfs.refusals import Refusals
@@ -76,6 +78,7 @@ def _answering(
 ) -> Callable[Concatenate[Self, int, P], Coroutine[Any, Any, T]]:
     @functools.wraps(fn)
     async def answer(self: Self, number: int, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        OWNER.set(_owner(self, number, args))
         deadline_s = math.inf if is_change else trio.current_time() + self.deadline_s
         scopes = self.changes_under_way if is_change else self.under_way
         try:
@@ -95,6 +98,13 @@ def _answering(
             raise _refusal(self, fn.__name__, number, args, sole(exc)) from exc
 
     return answer
+
+
+def _owner(operations: "Operations", number: int, args: tuple[Any, ...]) -> Owner:
+    """Who asks; where the kernel does not say it, whoever opened the handle."""
+    if args and isinstance(args[-1], pyfuse3.RequestContext):
+        return int(args[-1].uid)
+    return operations.owners.get(number)
 
 
 def _refusal(
@@ -139,6 +149,9 @@ class Operations(pyfuse3.Operations):
         self.under_way: set[trio.CancelScope] = set()
         self.changes_under_way: set[trio.CancelScope] = set()
         self.served = 0
+        self.owners: dict[int, Owner] = {}
+        """Of open handles: who opened them."""
+
         self._vfs = vfs
         self._refusals = refusals
         self._appearance = appearance
@@ -183,7 +196,9 @@ class Operations(pyfuse3.Operations):
     @handler
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         """A handle on a directory."""
-        return await self._vfs.open_directory(inode)
+        handle = await self._vfs.open_directory(inode)
+        self.owners[handle] = OWNER.get()
+        return handle
 
     @handler
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
@@ -205,6 +220,7 @@ class Operations(pyfuse3.Operations):
 
     async def releasedir(self, fh: int) -> None:
         """End of a directory handle. Cannot fail."""
+        self.owners.pop(fh, None)
         with unfailing("a request of the kernel: releasedir"):
             self._vfs.close_directory(fh)
 
@@ -212,6 +228,7 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """A handle on one version. Its pages stay cached: the inode is the version."""
         handle = await self._vfs.open(inode, flags, ctx.pid)
+        self.owners[handle] = OWNER.get()
         return pyfuse3.FileInfo(fh=handle, keep_cache=True)
 
     @handler
@@ -224,6 +241,7 @@ class Operations(pyfuse3.Operations):
 
     async def release(self, fh: int) -> None:
         """End of a file handle. Cannot fail."""
+        self.owners.pop(fh, None)
         with unfailing("a request of the kernel: release"):
             self._vfs.release(fh)
 
@@ -268,7 +286,7 @@ class Operations(pyfuse3.Operations):
             else:
                 log.log(reply.level, "%s %s: %s", operation, path, exc)
             if reply.level > logging.DEBUG:
-                sentence, remedy = str(exc), ""
+                sentence, remedy = redact(str(exc)), ""
                 if isinstance(exc, StsfsError):
                     sentence, remedy = exc.sentence, exc.remedy
                 name = errno.errorcode[reply.errno]

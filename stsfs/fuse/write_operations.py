@@ -13,6 +13,7 @@ import trio
 from stsfs.fuse.operations import Appearance, Operations, change_handler
 from stsfs.fuse.xattrs import Xattrs
 from stsfs.rules.question import Operation
+from stsfs.store.shares import OWNER
 from stsfs.supervisor import TaskPool, unfailing
 from stsfs.vfs.nodes import File, Node
 from stsfs.vfs.refusals import Refusals
@@ -61,6 +62,7 @@ class WriteOperations(Operations):
         handle, file = await self._writing.create(
             parent_inode, name, flags, _unusual(mode, self._file_mode), ctx.pid
         )
+        self.owners[handle] = OWNER.get()
         return pyfuse3.FileInfo(fh=handle, keep_cache=True), self._entry(file, 0.0)
 
     @change_handler
@@ -97,6 +99,7 @@ class WriteOperations(Operations):
             if self._forget_pages is not None:
                 await self._forget_pages(self._writing.inode_of(fh))
         finally:
+            self.owners.pop(fh, None)
             with unfailing("the release of a file"):
                 self._writing.release(fh)
             self._ending.discard(ended)

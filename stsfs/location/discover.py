@@ -1,12 +1,18 @@
 """The storage locations below a project, or below any folder that has none itself."""
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 
+from stsfs.entities.filler import all_children
+from stsfs.entities.names import hidden_label, reason_hidden
 from stsfs.entities.parallel import work_off
 from stsfs.errors import BadArgument, NotStsLocation
 from stsfs.synapse.client import SynapseClient
 from stsfs.synapse.records import ChildHeader
+from stsfs.values import one_line
+
+log = logging.getLogger(__name__)
 
 FOLDERS_MAX = 500
 """Folders looked at; each costs two requests, and a mount should not take minutes."""
@@ -56,14 +62,19 @@ async def sts_folders_below(client: SynapseClient, root_id: str) -> list[Found]:
 
 
 async def _folders(client: SynapseClient, folder_id: str) -> list[ChildHeader]:
-    folders: dict[str, ChildHeader] = {}
-    token = None
-    while True:
-        page = await client.entities.children(folder_id, token=token)
-        folders |= {each.entity_id: each for each in page.children if each.kind == "Folder"}
-        token = page.next_token
-        if token is None:
-            return list(folders.values())
+    """The folders in a folder that a path can name; said of the others, which have to be left out.
+
+    They are asked for by their ids, and shown by their names, which anybody may have written.
+    """
+    folders: list[ChildHeader] = []
+    for each in await all_children(client.entities, folder_id):
+        if each.kind != "Folder":
+            continue
+        if reason := reason_hidden(each):
+            log.warning("%s is left out: %s", one_line(hidden_label(each, folder_id)), reason)
+            continue
+        folders.append(each)
+    return folders
 
 
 async def _with_sts(client: SynapseClient, folders: list[ChildHeader]) -> set[str]:

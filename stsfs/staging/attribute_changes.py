@@ -19,10 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from stsfs.errors import ForeignPath
+from stsfs.owned_dir import open_file
 from stsfs.staging.attribute_rows import AttributeRows, Attributes, Location
 
 FULL_BYTES = 8 << 20
 """When a process begins a new one."""
+
+JOURNAL_BYTES_MAX = 512 << 20
+"""Beyond this a file is no journal of ours: so much WAITING_MAX changes do not take."""
 
 Kind = Literal["put", "forget", "move", "move_prefix"]
 
@@ -161,10 +166,13 @@ def _take_over(text: bytes, rows: AttributeRows, journal_id: str) -> int:
 
 @contextmanager
 def _of_dead_process(path: Path) -> Iterator[bytes | None]:
-    """What a journal has, held meanwhile; None if its process lives, or it has just gone."""
+    """What a journal has, held meanwhile; None if its process lives, or it has just gone.
+
+    None also for what is no journal of ours: it stays where it is.
+    """
     descriptor = -1
-    with suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with suppress(FileNotFoundError, ForeignPath):
+        descriptor = open_file(path, bytes_max=JOURNAL_BYTES_MAX)
     if descriptor < 0:
         yield None
         return

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from stsfs.owned_dir import foreign
 from stsfs.values import MODE_MAX
 
 BUSY_TIMEOUT_S = 5.0
@@ -44,6 +45,10 @@ CREATE TABLE IF NOT EXISTS journal (
 );
 """
 
+DATABASE_SUFFIXES = ("", "-wal", "-shm", "-journal")
+"""Of the database, and of what SQLite keeps beside it."""
+
+_TABLES = {"location", "attribute", "journal"}
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -65,6 +70,8 @@ class Attributes(NamedTuple):
 
 class AttributeRows:
     """One connection; used by one thread at a time. Every method may raise sqlite3.Error.
+
+    Making it raises ForeignPath, too, for a database of another program.
 
     A key lies in the directory that its name (`name` or `name/`) is shown in, and the rows of a
     directory lie side by side: one question answers for a page of it, whatever lies below.
@@ -240,6 +247,11 @@ class AttributeRows:
         return int(row[0])
 
     def _prepare(self) -> None:
+        found = self._connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table'"
+        ).fetchall()
+        if not {name for (name,) in found if not name.startswith("sqlite_")} <= _TABLES:
+            raise foreign(self._path, "is a database of another program")
         self._connection.execute("PRAGMA journal_mode = WAL")
         # A crash of the machine may cost the last transactions, never the database.
         self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -249,7 +261,7 @@ class AttributeRows:
 
 def remove_database(path: Path) -> None:
     """Remove a database and what SQLite keeps beside it. Raises OSError."""
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in DATABASE_SUFFIXES:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 

@@ -18,8 +18,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stsfs.errors import ForeignPath
+from stsfs.owned_dir import OwnedDir, open_file
 from stsfs.staging.attribute_changes import Change, ChangeJournal, Kind, take_over
 from stsfs.staging.attribute_rows import (
+    DATABASE_SUFFIXES,
     SURPLUS_SHARE,
     AttributeRows,
     Attributes,
@@ -160,10 +163,10 @@ class AttributeIndex:
     def _begin_journal(self) -> ChangeJournal | None:
         """None where there is no place for it: what is set in the last moment may be lost then."""
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_place()
             with self._locked():
                 return ChangeJournal(self._path)
-        except OSError as exc:
+        except (OSError, ForeignPath) as exc:
             self._warn(str(exc))
             return None
 
@@ -235,7 +238,7 @@ class AttributeIndex:
                 self._warn(str(exc))
                 self._begin_anew()
                 self._do(tasks, journal)
-        except (sqlite3.Error, UnicodeDecodeError, OSError) as exc:
+        except (sqlite3.Error, UnicodeDecodeError, OSError, ForeignPath) as exc:
             self._warn(str(exc))
             self._end_connection()
 
@@ -260,11 +263,14 @@ class AttributeIndex:
             future.set_result(answer)
 
     def _connected(self) -> AttributeRows:
-        """A connection to the file that lies there now. Raises sqlite3.Error and OSError."""
+        """A connection to the file that lies there now.
+
+        Raises sqlite3.Error and OSError, and ForeignPath for what is not ours.
+        """
         if self._rows is not None and not self._rows.is_current:
             self._end_connection()
         if self._rows is None:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_place()
             with self._locked():
                 self._rows = AttributeRows(self._path)
                 try:
@@ -289,11 +295,17 @@ class AttributeIndex:
                 remove_database(self._path)
         self._end_connection()
 
+    def _check_place(self) -> None:
+        """Make the directory. Raises OSError, and ForeignPath for what others have put there."""
+        with OwnedDir.open(self._path.parent, create=True, follow=True) as directory:
+            for suffix in DATABASE_SUFFIXES:
+                directory.check_file(self._path.name + suffix)
+
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """One mount at a time makes, or removes, the file: SQLite does not wait there."""
         lock = self._path.with_name(self._path.name + ".lock")
-        with open(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "rb") as file:
+        with open(open_file(lock, os.O_RDWR | os.O_CREAT), "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

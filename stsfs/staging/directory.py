@@ -29,13 +29,15 @@ class StagingDirectory:
     """
 
     def __init__(
-        self, part: Path, path: Path, ownership: Ownership, *, descriptors_max: int
+        self, part: OwnedDir, home: OwnedDir, ownership: Ownership, *, descriptors_max: int
     ) -> None:
-        self.path = path
-        """Of this process alone."""
+        self.path = home.path
+        """Of this process alone; as it was called when it was made."""
 
-        self._part, self._ownership = part, ownership
-        self._room = Room(path)
+        self._opened = (part, home)
+        # What is opened once is used to the end, whatever becomes of the names that led there.
+        self._part, self._home, self._ownership = part.fixed_path, home.fixed_path, ownership
+        self._room = Room(self._home)
         self._descriptors = Descriptors(descriptors_max)
         self._is_closed = False
 
@@ -52,25 +54,29 @@ class StagingDirectory:
         Of its files, descriptors_max hold a descriptor between two uses.
         Raises BadArgument where that cannot be: not a directory, not ours, not writable.
         """
-        part = part_of_user(named)
-        try:
-            OwnedDir.open(part, create=True, private=True).close()
-            path = part / secrets.token_hex(ID_BYTES)
-            with locked(part):
-                path.mkdir(mode=0o700)
-                ownership = Ownership.begin(path, OwnerInfo.of_this_process(mount_path))
-            # Records that are forced to the disk need the names above them there.
-            for each in (path, part, named):
-                sync_directory(each)
-        except OSError as exc:
-            raise _unusable(named, exc) from exc
-        except ForeignPath as exc:
-            raise ForeignPath(exc.sentence, remedy="Name another --staging-dir.") from exc
-        return cls(part, path, ownership, descriptors_max=descriptors_max)
+        with contextlib.ExitStack() as held:
+            try:
+                part = OwnedDir.open(part_of_user(named), create=True, private=True)
+                held.callback(part.close)
+                with locked(part.fixed_path):
+                    home = part.open_dir(secrets.token_hex(ID_BYTES), create=True)
+                    held.callback(home.close)
+                    info = OwnerInfo.of_this_process(mount_path)
+                    ownership = Ownership.begin(home.fixed_path, info)
+                held.callback(ownership.end)
+                # Records that are forced to the disk need the names above them there.
+                for each in (home.fixed_path, part.fixed_path, named):
+                    sync_directory(each)
+            except OSError as exc:
+                raise _unusable(named, exc) from exc
+            except ForeignPath as exc:
+                raise ForeignPath(exc.sentence, remedy="Name another --staging-dir.") from exc
+            held.pop_all()
+        return cls(part, home, ownership, descriptors_max=descriptors_max)
 
     def create(self) -> StagingFile:
         """A new, empty staging file."""
-        stem = self.path / secrets.token_hex(ID_BYTES)
+        stem = self._home / secrets.token_hex(ID_BYTES)
         return StagingFile.create(stem, self._room, descriptors=self._descriptors)
 
     def is_short_of_room(self) -> bool:
@@ -79,7 +85,7 @@ class StagingDirectory:
 
     def create_move(self, record: MoveRecord) -> MoveJournal:
         """Write down a move before its first request; it is on the disk afterwards."""
-        return MoveJournal.create(self.path / secrets.token_hex(ID_BYTES), record)
+        return MoveJournal.create(self._home / secrets.token_hex(ID_BYTES), record)
 
     def left_behind(
         self, location_uri: str | None = None, endpoint_url: str | None = None
@@ -87,7 +93,8 @@ class StagingDirectory:
         """What processes that died have left, oldest first; of one location, or of all.
 
         Damaged files belong to no location, and so are found only where all are asked for. What
-        is no file of ours, or only the rest of one, is passed over, or removed.
+        is no file of ours, or only the rest of one, is passed over, or removed. The paths in it
+        lead there while this directory is open.
         """
         with translated(self._part), locked(self._part):
             left.sweep(self._part)
@@ -121,9 +128,11 @@ class StagingDirectory:
         self._is_closed = True
         try:
             with translated(self._part), locked(self._part):
-                left.remove_if_empty(self.path)
+                left.remove_if_empty(self._part / self.path.name)
         finally:
             self._ownership.end()
+            for each in self._opened:
+                each.close()
 
     def _take_over(self, found: Left) -> Path | None:
         """Rename what there is of it into our own directory; the stem it has there, or None.
@@ -137,7 +146,7 @@ class StagingDirectory:
                 return None
             try:
                 for source in found.parts:
-                    target = self.path / source.name
+                    target = self._home / source.name
                     source.rename(target)
                     moved.append((source, target))
             except OSError as exc:
@@ -146,10 +155,10 @@ class StagingDirectory:
                 if isinstance(exc, FileNotFoundError):
                     return None
                 raise
-            sync_directory(self.path)
+            sync_directory(self._home)
             for owner in owners:
                 left.remove_if_empty(owner)
-        return self.path / found.id
+        return self._home / found.id
 
 
 def _hold(owner: Path, held: contextlib.ExitStack) -> bool:

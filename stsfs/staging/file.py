@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stsfs.errors import ForeignPath, StagingFailure
-from stsfs.owned_dir import open_file
+from stsfs.owned_dir import open_file, shown
 from stsfs.staging.descriptors import Descriptors
 from stsfs.staging.punch import punch_hole
 from stsfs.staging.record import DamagedRecord, Fields, Record, parse_json
@@ -111,7 +111,7 @@ class StagingFile:
             while view:
                 count = os.pwrite(descriptor, view, offset)
                 if not count:
-                    raise StagingFailure(f"{self._data} takes no more bytes.")
+                    raise StagingFailure(f"{shown(self._data)} takes no more bytes.")
                 view, offset = view[count:], offset + count
 
     def read(self, offset: int, size_bytes: int) -> bytes:
@@ -150,7 +150,7 @@ class StagingFile:
             text = encode(record, durable=durable)
             if len(text) > RECORD_BYTES_MAX or len(record.present) > SPANS_MAX:
                 raise StagingFailure(  # nobody could read it
-                    f"{self._data} was written at too many places.",
+                    f"{shown(self._data)} was written at too many places.",
                     remedy="Write the file from its beginning to its end.",
                 )
             with translated(self._record):
@@ -199,7 +199,7 @@ class StagingFile:
         with translated(self._data):
             with self._lock:
                 if self._is_discarded:
-                    raise StagingFailure(f"{self._data} was given up.")
+                    raise StagingFailure(f"{shown(self._data)} was given up.")
                 if self._lost_errno is not None:
                     raise OSError(self._lost_errno, os.strerror(self._lost_errno))
                 if self._descriptor < 0:

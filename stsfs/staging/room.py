@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stsfs.errors import StagingFailure, StagingFull, StsfsError
+from stsfs.owned_dir import shown
 
 RESERVED_SHARE = 20
 """One part in so many of a file system stays free: the last record must still find room."""
@@ -66,7 +67,7 @@ class Room:
 def full(path: Path) -> StagingFull:
     """The error for a disk without room."""
     return StagingFull(
-        f"The disk of {path} is full: what is written here waits there until S3 has it.",
+        f"The disk of {shown(path)} is full: what is written here waits there until S3 has it.",
         remedy="Make room on it, or mount with --staging-dir on a larger disk.",
     )
 
@@ -82,6 +83,7 @@ def translated(path: Path | str) -> Iterator[None]:
 
 def trouble(path: Path | str, exc: OSError) -> StsfsError:
     """What an error of the local disk is to the user."""
+    path = shown(path)
     if exc.errno in _FULL:
         return full(Path(path).parent)
     if exc.errno == errno.EFBIG:

@@ -7,7 +7,7 @@ httptools; bodies with a Content-Length never pass through a parser.
 
 import socket
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,14 @@ import httptools
 import trio
 
 from stsfs.store.http_sending import OutgoingBody, Sending
-from stsfs.store.http_wire import BODY_S, PACE_BYTES, STALL_S, WORK_S, ConnectionBroken
+from stsfs.store.http_wire import BODY_S, PACE_BYTES, STALL_S, WORK_S, BodyCut, ConnectionBroken
+from stsfs.store.shares import Owner
 from stsfs.values import TEXT_CHARS_MAX, size_bytes
+
+AddressCheck = Callable[[str], None]
+
+ADDRESS_PATIENCE_S = 5.0
+"""How long one of several addresses may take that were checked."""
 
 _SCRATCH_BYTES = 16 * 1024
 _HEAD_BYTES_MAX = 64 * 1024
@@ -106,6 +112,9 @@ class Connection:
         self._patience_s = STALL_S
         self.reused = False
         self.ahead = False
+        self.owner: Owner = None
+        """For whom it was lent last."""
+
         self.idle_since_s = 0.0
 
     @property
@@ -245,7 +254,7 @@ class Connection:
         if count < 0:
             raise ConnectionBroken("the body stalled")
         if count == 0:
-            raise ConnectionBroken("the body was cut")
+            raise BodyCut("the body was cut")
         self._body_left_bytes -= count
         return count
 
@@ -288,7 +297,7 @@ class Connection:
                 raise ConnectionBroken(f"a body longer than {bytes_max} bytes")
             try:
                 count = await self.receive_into(piece)
-            except ConnectionBroken:
+            except BodyCut:
                 if b"transfer-encoding" in head.headers or head.keep_alive:
                     raise
                 return  # no length, no chunks: the end of the connection ends the body
@@ -297,16 +306,28 @@ class Connection:
                 http.feed_data(bytes(piece[:count]))
             except httptools.HttpParserError as exc:
                 raise ConnectionBroken(f"not HTTP: {exc}") from exc
-            for data in parser.body:
-                yield data
+            # Chunks may be of one byte each: whoever takes them should be asked less often.
+            data = b"".join(parser.body)
             parser.body.clear()
+            if data:
+                yield data
+            else:  # heads of chunks, lines behind the last one: others have their turn, too
+                await trio.lowlevel.checkpoint()
 
 
-async def connect(host: str, port: int, tls: ssl.SSLContext | None) -> Connection:
-    """Open a connection (all addresses of the host are tried). Raises ConnectionBroken."""
+async def connect(
+    host: str, port: int, tls: ssl.SSLContext | None, *, check: AddressCheck | None = None
+) -> Connection:
+    """Open a connection (all addresses of the host are tried). Raises ConnectionBroken.
+
+    check sees every address before any is connected to, and raises for one that must not be.
+    """
     try:
         with trio.fail_after(STALL_S):
-            stream = await trio.open_tcp_stream(host, port)
+            if check is None:
+                stream = await trio.open_tcp_stream(host, port)
+            else:
+                stream = await _connected(await _checked_addresses(host, port, check), port)
             sock = socket.socket(fileno=stream.socket.detach())
             try:
                 sock.setblocking(False)
@@ -326,6 +347,27 @@ async def connect(host: str, port: int, tls: ssl.SSLContext | None) -> Connectio
         raise ConnectionBroken(f"cannot connect to {host}:{port}: {exc}") from exc
     except ValueError as exc:  # a UnicodeError where a label is empty, too long or no text
         raise ConnectionBroken(f"cannot connect to {host!r}: no host can have that name") from exc
+
+
+async def _checked_addresses(host: str, port: int, check: AddressCheck) -> list[str]:
+    """All addresses of a host, each once; raises OSError, and what check raises."""
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    for each in addresses:
+        check(each)
+    return addresses
+
+
+async def _connected(addresses: list[str], port: int) -> trio.SocketStream:
+    """A connection to the first of these that takes one: they are not looked up again."""
+    error: OSError = OSError("the host has no address")
+    for each in addresses:
+        with trio.move_on_after(ADDRESS_PATIENCE_S):
+            try:
+                return await trio.open_tcp_stream(each, port)
+            except OSError as exc:
+                error = exc
+    raise error
 
 
 class _SecuredSocket(ssl.SSLSocket):

@@ -1,4 +1,4 @@
-"""Keep-alive connections to an endpoint, few enough, and never all taken by read-ahead."""
+"""Keep-alive connections to an endpoint, few enough, never all taken by read-ahead or one user."""
 
 import functools
 import ssl
@@ -7,7 +7,9 @@ from collections.abc import Callable
 import trio
 
 from stsfs.store.counters import StoreCounters
-from stsfs.store.http_connection import Connection, connect
+from stsfs.store.http_connection import AddressCheck, Connection, connect
+from stsfs.store.reach import Reach
+from stsfs.store.shares import OWNER, Shares
 
 IDLE_S = 15.0
 """S3 closes idle connections after about 20 s; we forget them before."""
@@ -16,8 +18,9 @@ IDLE_S = 15.0
 class ConnectionPool:
     """Lends connections, most recently used first.
 
-    INVARIANT: at most connections_max are open, and at most three quarters of them serve
-    read-ahead, so that a reader who waits for bytes always finds one.
+    INVARIANT: at most connections_max are in use, and at most three quarters of them serve
+    read-ahead, so that a reader who waits for bytes always finds one; but where others have taken
+    them, a user still gets a few, up to half as many more (see `shares`).
     """
 
     def __init__(
@@ -28,12 +31,15 @@ class ConnectionPool:
         *,
         connections_max: int,
         counters: StoreCounters,
+        check: AddressCheck | None = None,
     ) -> None:
+        """check raises for an address that the host must not have (see `connect`)."""
         self._address = (host, port, tls)
+        self._check = check
         self._idle: list[Connection] = []
         self._closed = False
-        self._all = trio.Semaphore(connections_max)
-        self._ahead = trio.Semaphore(max(1, connections_max * 3 // 4))
+        self._all = Shares(connections_max)
+        self._ahead = Shares(max(1, connections_max * 3 // 4))
         self._counters = counters
 
     async def take(self, *, ahead: bool, fresh: bool = False) -> Connection:
@@ -43,24 +49,24 @@ class ConnectionPool:
         ConnectionBroken when none can be opened.
         """
         if ahead:
-            await _acquire(self._ahead)
+            await self._ahead.acquire()
         try:
-            await _acquire(self._all)
+            owner = await self._all.acquire()
             try:
                 connection = self._take_idle()
                 if fresh and connection is not None:
                     connection.close()  # makes room for the new one
                     connection = None
                 if connection is None:
-                    connection = await connect(*self._address)
+                    connection = await connect(*self._address, check=self._check)
                     self._counters.connections_opened += 1
-                connection.ahead = ahead
+                connection.ahead, connection.owner = ahead, owner
             except BaseException:
-                self._all.release()
+                self._all.release(owner)
                 raise
         except BaseException:
             if ahead:
-                self._ahead.release()
+                self._ahead.release(OWNER.get())
             raise
         return connection
 
@@ -71,9 +77,9 @@ class ConnectionPool:
             self._idle.append(connection)
         else:
             connection.close()
-        self._all.release()
+        self._all.release(connection.owner)
         if connection.ahead:
-            self._ahead.release()
+            self._ahead.release(connection.owner)
 
     def close(self) -> None:
         """Close the idle connections; those in use close when their request ends."""
@@ -106,8 +112,13 @@ class HostPools:
         hosts_max: int,
         connections_max: int,
         counters: StoreCounters,
+        reach: Reach,
     ) -> None:
-        """connections_max is for each host; make_tls is called when the first needs TLS."""
+        """connections_max is for each host; make_tls is called when the first needs TLS.
+
+        Only addresses within reach are connected to.
+        """
+        self._reach = reach
         self._make_tls = functools.cache(make_tls)
         self._hosts_max = hosts_max
         self._connections_max = connections_max
@@ -128,6 +139,7 @@ class HostPools:
                 self._make_tls() if tls else None,
                 connections_max=self._connections_max,
                 counters=self._counters,
+                check=functools.partial(self._reach.check, tls=tls),
             )
         self._pools[address] = pool
         return pool
@@ -136,11 +148,3 @@ class HostPools:
         """Close the idle connections; those in use close when their request ends."""
         while self._pools:
             self._pools.popitem()[1].close()
-
-
-async def _acquire(semaphore: trio.Semaphore) -> None:
-    """Acquire, without the checkpoint that an uncontended `acquire` would be."""
-    try:
-        semaphore.acquire_nowait()
-    except trio.WouldBlock:
-        await semaphore.acquire()

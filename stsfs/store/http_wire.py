@@ -22,3 +22,8 @@ class ConnectionBroken(Exception):
     def __init__(self, reason: str, *, unused: bool = False) -> None:
         super().__init__(reason)
         self.unused = unused
+
+
+class BodyCut(ConnectionBroken):
+    """The server closed the connection in the middle of a body, or at the end of one without
+    length."""

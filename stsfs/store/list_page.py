@@ -176,7 +176,7 @@ class _Rows:
         try:
             key = self._decode(text)
         except ValueError:
-            self.unusable[self._shown(text)] = NOT_UTF8
+            self.unusable[self._shown(text)[:KEY_BYTES_MAX]] = NOT_UTF8
             return None
         if len(key.encode()) > KEY_BYTES_MAX:
             self.unusable[key[:KEY_BYTES_MAX]] = TOO_LONG
@@ -209,9 +209,11 @@ def _usable(
     classes: list[str],
 ) -> tuple[list[str], list[str], list[int], list[float], list[str]]:
     """The same columns as values. Raises an error if a single one makes no sense."""
-    decoded = keys
-    if any(map("\n".join(keys).__contains__, _NOT_PLAIN)):  # rare, and dear
-        decoded = [decode(key) for key in keys]
+    decoded, joined = keys, "\n".join(keys)
+    if any(map(joined.__contains__, _NOT_PLAIN)):
+        decoded = decode(joined).split("\n")  # all at once costs a quarter less
+        if len(decoded) != len(keys):  # one of them has a line break
+            decoded = [decode(key) for key in keys]
     if 4 * max(map(len, decoded)) > KEY_BYTES_MAX:
         for key in decoded:
             if len(key.encode()) > KEY_BYTES_MAX:

@@ -15,6 +15,7 @@ from stsfs.store.http_connection import Connection, Head
 from stsfs.store.http_pool import HostPools
 from stsfs.store.object_store import ListPage, ObjectVersion, RangeSink
 from stsfs.store.range_transfer import Confirmation, RangeTransfer, header, whole
+from stsfs.store.reach import Reach
 from stsfs.store.retry import Trouble
 from stsfs.store.signed_urls import SignedUrl, SignedUrls
 
@@ -40,19 +41,22 @@ class PresignedStore:
 
     url_of is asked once per name and life of a URL; what it raises comes out of every method.
     The time it takes is not part of deadline_s. Owns its connections, up to connections_max for
-    each host that the URLs lead to; `close` gives back the idle ones.
+    each host that the URLs lead to; `close` gives back the idle ones. A URL that leads out of
+    reach is AccessDenied, and nothing is sent there; redirects are not followed.
     """
 
     def __init__(
         self,
         url_of: Callable[[str], Awaitable[str]],
         *,
+        reach: Reach,
         connections_max: int = 16,
         deadline_s: float = 60.0,
         user_agent: str = "stsfs",
     ) -> None:
         self.counters = StoreCounters()
         self._urls = SignedUrls(url_of)
+        self._reach = reach
         self._deadline_s = deadline_s
         self._user_agent = user_agent
         self._pools = HostPools(
@@ -60,6 +64,7 @@ class PresignedStore:
             hosts_max=HOSTS_MAX,
             connections_max=connections_max,
             counters=self.counters,
+            reach=reach,
         )
 
     def close(self) -> None:
@@ -141,6 +146,7 @@ class PresignedStore:
 
         async def attempt() -> Attempt:
             url, new = await self._urls.get(key)
+            self._reach.check_scheme(tls=url.tls)
 
             async def repair(answer: Answer) -> None:
                 if not again(answer):

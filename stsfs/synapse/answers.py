@@ -72,9 +72,9 @@ def unreachable(cause: str) -> errors.SynapseUnavailable:
     )
 
 
-def not_understood(what: str) -> errors.SynapseUnavailable:
+def not_understood(what: str) -> errors.AnswerNotUnderstood:
     """Return the error for a success whose body is not what Synapse sends."""
-    return errors.SynapseUnavailable(
+    return errors.AnswerNotUnderstood(
         f"The answer to {what} does not come from Synapse, or has changed its form.",
         remedy="Check --synapse-endpoint, and whether a proxy answers in Synapse's place.",
     )

@@ -143,7 +143,7 @@ class SynapseClient:
         return parsed(
             body,
             f"the request for the path of {entity_id}",
-            lambda answer: tuple(_entity_header(entry) for entry in answer["path"]),
+            _entity_path,
         )
 
     async def upload_destination(
@@ -180,9 +180,15 @@ def _sts_credentials(answer: Any) -> StsCredentials:
 def _entity_header(answer: Any) -> EntityHeader:
     return EntityHeader(
         entity_id=records.entity_id(answer, "id"),
-        name=records.text(answer, "name"),
-        kind=values.word(records.text(answer, "type").rpartition(".")[2]),
+        name=records.entity_name(answer, "name"),
+        kind=records.kind_of(records.text(answer, "type")),
     )
+
+
+def _entity_path(answer: Any) -> tuple[EntityHeader, ...]:
+    if len(answer["path"]) > records.PATH_ENTITIES_MAX:
+        raise ValueError("the path is too long")
+    return tuple(map(_entity_header, answer["path"]))
 
 
 def _upload_destination(answer: Any) -> UploadDestination:

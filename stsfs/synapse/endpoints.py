@@ -28,6 +28,15 @@ class Endpoints:
         """Return `single(url)`, or without a URL what the configuration says. Raises like both."""
         return cls.single(url) if url else cls.from_config()
 
+    @property
+    def are_loopback(self) -> bool:
+        """Whether the user named a Synapse on this machine: every address says so by itself.
+
+        What a name leads to does not count.
+        """
+        urls = (self.repo_url, self.auth_url, self.file_url)
+        return all(urlsplit(each).hostname in _LOOPBACK_HOSTS for each in urls)
+
     @classmethod
     def single(cls, url: str) -> "Endpoints":
         """Return the services below one host: what `--synapse-endpoint URL` names.

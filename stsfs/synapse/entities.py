@@ -136,8 +136,11 @@ class EntityApi:
 
     async def versions(
         self, entity_id: str, *, offset: int = 0, limit: int = 50, background: bool = False
-    ) -> tuple[VersionInfo, ...]:
-        """Return versions of a file, newest first, from the `offset`th on."""
+    ) -> tuple[VersionInfo | None, ...]:
+        """Return versions of a file, newest first, from the `offset`th on.
+
+        None stands for one of which Synapse says what cannot be.
+        """
         answer = await self._transport.get(
             self._transport.entity_url(entity_id, "version"),
             entity_id=entity_id,
@@ -190,7 +193,7 @@ class EntityApi:
                     f"The query of {view_id} finds more than {ROWS_MAX} rows.",
                     remedy="Name a view that covers less.",
                 )
-            paging.turn(page.next_token, has_more=bool(page.rows))
+            paging.turn(page.next_token, new=len(page.rows))
             page = await self.next_query_page(view_id, page.next_token, background=background)
             rows += page.rows
             chars += _chars(page)

@@ -1,10 +1,12 @@
 """What Synapse tells about entities: frozen records, and the parsers that make them. Pure.
 
-A parser raises KeyError, TypeError, ValueError or AttributeError for JSON that is not what
-Synapse sends; `transport.parsed` makes one error of these. What it returns has the form that URLs,
-headers, indexes and directories need: see `values`. Times are in seconds since 1970.
+A parser raises one of PARSE_ERRORS for JSON that is not what Synapse sends; `transport.parsed`
+makes one error of these. What it returns has the form that URLs, headers, indexes and directories
+need, and a bounded size: see `values`. Lists are read entry by entry, so that one that makes no
+sense costs nobody the others: it stays in its place as what it is. Times are in seconds since 1970.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +18,34 @@ from stsfs import values
 MODEL = "org.sagebionetworks.repo.model."
 """What the name of every class of Synapse begins with."""
 
-_S3_HANDLE = f"{MODEL}file.S3FileHandle"
+PARSE_ERRORS = (
+    KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+"""What parsers raise."""
+
+UNREADABLE_KIND = "Unreadable"
+"""The kind of a child of which Synapse says what cannot be, in place of what it says."""
+
+CHILDREN_MAX = 1000
+"""On one page; Synapse puts 50 there."""
+
+NAME_CHARS_MAX = 1000
+"""Of an entity; Synapse allows 256."""
+
+PATH_ENTITIES_MAX = 200
+"""Synapse allows 50 levels."""
+
+ANNOTATIONS_CHARS_MAX = 1_000_000
+"""Of one entity, and ANNOTATION_CHARS for each value: twice what Synapse allows."""
+
+ANNOTATION_CHARS = 50
+_SHORT_CHARS_MAX = 100
+"""Of the name of a class, or the number of a user."""
+
+_BUCKETS = {f"{MODEL}file.S3FileHandle": "", f"{MODEL}file.GoogleCloudFileHandle": "gs://"}
+"""The kinds of file handles whose bytes lie in a bucket, for which Synapse signs URLs; and what
+stands before the names of buckets that are not S3's."""
+
 _ENTITY_ID = re.compile(r"syn[0-9]{1,19}")
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
@@ -30,7 +59,7 @@ class ChildHeader:
     entity_id: str
     name: str
     kind: str
-    """The last word of its class: `Folder`, `FileEntity`, `Link`, `TableEntity` …"""
+    """The last word of its class: `Folder`, `FileEntity`, `Link` …; or UNREADABLE_KIND."""
 
     version: int
     """1 for what has no versions, such as folders."""
@@ -45,7 +74,7 @@ class ChildHeader:
 
 @dataclass(frozen=True, slots=True)
 class ChildPage:
-    """At most 50 children, by name."""
+    """50 children or so, by name."""
 
     children: tuple[ChildHeader, ...]
     next_token: str | None
@@ -61,7 +90,8 @@ class FileHandle:
 
     handle_id: str
     bucket: str | None
-    """None, as the key, for what does not lie in S3: a web page, a proxy's file …"""
+    """With `gs://` in front where it is Google's; None, as the key, for what lies in no bucket: a
+    web page, a proxy's file …"""
 
     key: str | None
     size_bytes: int | None
@@ -148,8 +178,14 @@ def child_header(answer: Any) -> ChildHeader:
 def child_page(answer: Any) -> ChildPage:
     """Parse an EntityChildrenResponse."""
     total = answer.get("totalChildCount")
+    page = _list(answer, "page")
+    if len(page) > CHILDREN_MAX:
+        raise ValueError("a page has too many children")
+    children = tuple(map(_child, page))
+    if children and all(each.kind == UNREADABLE_KIND for each in children):
+        raise ValueError("not one child makes sense")  # a folder must not seem to be empty
     return ChildPage(
-        children=tuple(child_header(entry) for entry in _list(answer, "page")),
+        children=children,
         next_token=_text_or_none(answer, "nextPageToken"),
         total_count=None if total is None else number(total),
     )
@@ -157,7 +193,7 @@ def child_page(answer: Any) -> ChildPage:
 
 def headers(answer: Any) -> tuple[ChildHeader, ...]:
     """Parse a list of EntityHeaders."""
-    return tuple(child_header(entry) for entry in _list(answer, "results"))
+    return tuple(map(child_header, _list(answer, "results")))
 
 
 def entity_bundle(answer: Any) -> EntityBundle:
@@ -174,10 +210,7 @@ def entity_bundle(answer: Any) -> EntityBundle:
         etag=word(entity, "etag"),
         handle_id=handle_id,
         handle=_handle_of(handle_id, answer.get("fileHandles") or ()),
-        annotations={
-            _shown(name): tuple(_shown(_scalar(each)) for each in _values(annotation))
-            for name, annotation in answer["annotations"].get("annotations", {}).items()
-        },
+        annotations=_annotations(answer["annotations"].get("annotations", {})),
         has_unmet_requirement=restrictions.get("hasUnmetAccessRequirement") is True,
         link_target=None if target is None else _link_target(target),
     )
@@ -185,12 +218,13 @@ def entity_bundle(answer: Any) -> EntityBundle:
 
 def file_handle(answer: Any) -> FileHandle:
     """Parse a FileHandle of any class."""
-    in_s3 = text(answer, "concreteType") == _S3_HANDLE
+    scheme = _BUCKETS.get(text(answer, "concreteType"))
+    in_bucket = scheme is not None
     location_id = answer.get("storageLocationId")
     return FileHandle(
         handle_id=word(answer, "id"),
-        bucket=_shown(text(answer, "bucketName")) if in_s3 else None,
-        key=values.key(text(answer, "key"), "", is_shown=False) if in_s3 else None,
+        bucket=f"{scheme}{bucket(answer, 'bucketName')}" if in_bucket else None,
+        key=values.key(text(answer, "key"), "", is_shown=False) if in_bucket else None,
         size_bytes=_size_bytes(answer),
         md5=md5(_text_or_none(answer, "contentMd5")),
         file_name=_shown(_text_or_none(answer, "fileName") or ""),
@@ -200,18 +234,12 @@ def file_handle(answer: Any) -> FileHandle:
     )
 
 
-def versions(answer: Any) -> tuple[VersionInfo, ...]:
-    """Parse a list of VersionInfos."""
-    return tuple(
-        VersionInfo(
-            version=number(entry["versionNumber"]),
-            modified_unix_s=unix_s(entry["modifiedOn"]),
-            modified_by=_user(entry.get("modifiedByPrincipalId") or entry.get("modifiedBy")),
-            size_bytes=_size_bytes(entry),
-            md5=md5(_text_or_none(entry, "contentMd5")),
-        )
-        for entry in _list(answer, "results")
-    )
+def versions(answer: Any) -> tuple[VersionInfo | None, ...]:
+    """Parse a list of VersionInfos; None stands for one that makes no sense."""
+    found = tuple(map(_version, _list(answer, "results")))
+    if found and not any(found):
+        raise ValueError("not one version makes sense")
+    return found
 
 
 def columns(answer: Any) -> Mapping[str, str]:
@@ -242,6 +270,19 @@ def text(answer: Any, key: str) -> str:
 def word(answer: Any, key: str) -> str:
     """Return an identifier of printable ASCII, at least one character of it."""
     return values.word(text(answer, key) or "\0")
+
+
+def entity_name(answer: Any, key: str) -> str:
+    """Return the name of an entity; what can be that of a file is a matter of `entities.names`."""
+    value = text(answer, key)
+    if len(value) > NAME_CHARS_MAX:
+        raise ValueError(f"{key} is too long")
+    return value
+
+
+def kind_of(class_name: str) -> str:
+    """Return the last word of the name of a class."""
+    return _short(class_name.rpartition(".")[2])
 
 
 def entity_id(answer: Any, key: str) -> str:
@@ -283,6 +324,54 @@ def md5(written: str | None) -> str:
     return found if _MD5.fullmatch(found) else ""
 
 
+def _child(entry: Any) -> ChildHeader:
+    """Parse an EntityHeader; of one that makes no sense keep the id and the name, if any."""
+    try:
+        return child_header(entry)
+    except PARSE_ERRORS:
+        told: Mapping[str, object] = entry if isinstance(entry, dict) else {}
+        found, name = told.get("id"), told.get("name")
+        if not (isinstance(found, str) and _ENTITY_ID.fullmatch(found)):
+            # The same entry on another page, or in another listing, is the same child.
+            found = f"unreadable-{hashlib.sha256(repr(entry).encode()).hexdigest()[:16]}"
+        shown = name[:NAME_CHARS_MAX] if isinstance(name, str) else ""
+        return ChildHeader(found, shown, UNREADABLE_KIND, 1, 0.0, 0.0, "", "")
+
+
+def _version(entry: Any) -> VersionInfo | None:
+    try:
+        return VersionInfo(
+            version=number(entry["versionNumber"]),
+            modified_unix_s=unix_s(entry["modifiedOn"]),
+            modified_by=_user(entry.get("modifiedByPrincipalId") or entry.get("modifiedBy")),
+            size_bytes=_size_bytes(entry),
+            md5=md5(_text_or_none(entry, "contentMd5")),
+        )
+    except PARSE_ERRORS:
+        return None
+
+
+def _annotations(told: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Those that make sense, as far as they are not more than Synapse allows."""
+    found: dict[str, tuple[str, ...]] = {}
+    chars_left = ANNOTATIONS_CHARS_MAX
+    for name, annotation in told.items():
+        try:
+            texts = tuple(_shown(_scalar(each)) for each in _values(annotation))
+        except PARSE_ERRORS:
+            continue
+        chars_left -= annotation_chars(name, texts)
+        if chars_left < 0:
+            break
+        found[_shown(name)] = texts
+    return found
+
+
+def annotation_chars(name: str, texts: tuple[str, ...]) -> int:
+    """What an annotation counts towards ANNOTATIONS_CHARS_MAX."""
+    return len(name) + sum(map(len, texts)) + ANNOTATION_CHARS * (1 + len(texts))
+
+
 def _list(answer: Any, key: str) -> list[Any]:
     value = answer[key]
     if not isinstance(value, list):
@@ -301,8 +390,8 @@ def _text_or_none(answer: Any, key: str) -> str | None:
 def _header(answer: Any, class_name: str) -> ChildHeader:
     return ChildHeader(
         entity_id=entity_id(answer, "id"),
-        name=text(answer, "name"),
-        kind=values.word(class_name.rpartition(".")[2]),
+        name=entity_name(answer, "name"),
+        kind=kind_of(class_name),
         version=number(answer.get("versionNumber", 1)),
         created_unix_s=unix_s(answer["createdOn"]),
         modified_unix_s=unix_s(answer["modifiedOn"]),
@@ -313,7 +402,13 @@ def _header(answer: Any, class_name: str) -> ChildHeader:
 
 def _user(value: object) -> str:
     """The number of a user, or nothing."""
-    return "" if value is None else values.word(_scalar(value))
+    return "" if value is None else _short(_scalar(value))
+
+
+def _short(text: str) -> str:
+    if len(text) > _SHORT_CHARS_MAX:
+        raise ValueError("it is too long")
+    return values.word(text)
 
 
 def _handle_of(handle_id: str | None, listed: Any) -> FileHandle | None:

@@ -20,6 +20,7 @@ from stsfs.errors import SynapseUnavailable
 from stsfs.synapse import answers, bodies
 from stsfs.synapse.endpoints import Endpoints
 from stsfs.synapse.pace import CONCURRENT_REQUESTS_MAX, WINDOW_S, Pace
+from stsfs.synapse.records import PARSE_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -242,16 +243,8 @@ class _Clock:
 
 
 def parsed(body: object, what: str, parse: Callable[[Any], T]) -> T:
-    """Parse an answer; raises SynapseUnavailable where it has not the form it should have."""
+    """Parse an answer; raises AnswerNotUnderstood where it has not the form it should have."""
     try:
         return parse(body)
-    except (
-        KeyError,
-        IndexError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ):
+    except PARSE_ERRORS:
         raise answers.not_understood(what) from None

@@ -90,7 +90,9 @@ class Inspector:
                 if found.kind == "absent":
                     top = root if unusual or found.parent is None else found.parent
                     rest = path if top is root else _below(top, shown)
-                    reason = await self._tree.view(top).hidden_reason(top, rest)
+                    reason = self._listed_as_hidden(found)
+                    if reason is None:
+                        reason = await self._tree.view(top).hidden_reason(top, rest)
                     if reason is not None:
                         return Found(f"/{path}", "hidden", key, error=found.error, reason=reason)
                 return found
@@ -195,6 +197,11 @@ class Inspector:
         """Hidden keys and why they are, in the directories listed now."""
         for directory, what, reason in self._tree.hidden():
             yield what, reason or explain.why_hidden(what, directory.prefix)
+
+    def _listed_as_hidden(self, found: Found) -> str | None:
+        """Why the last listing could not show what has this key; asks nobody."""
+        listing = None if found.parent is None else self._tree.known_listing(found.parent)
+        return (listing.hidden.reasons.get(found.key) if listing is not None else None) or None
 
     def _shadows(self, found: Found) -> bool:
         if found.kind != "directory" or found.parent is None:

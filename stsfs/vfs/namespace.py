@@ -294,6 +294,8 @@ class Namespace:
             for each in (file, target):
                 if each is not None and each.staged is None:
                     self._tree.outdate(each)
+            if target is not None and target.staged is not None:
+                target.staged.may_be_copy(version)
             self._tree.distrust(parent)
             if isinstance(exc, WriteConflict):
                 await self._explain_conflict(parent, name, expected, absent=absent)

@@ -82,7 +82,7 @@ class Vfs:
         self._vouched: TTLCache[tuple[File, int], None] = TTLCache(
             VOUCHED_MAX, VOUCHED_S, timer=trio.current_time
         )
-        self._repeated: TTLCache[tuple[Directory, bytes, int], None] = TTLCache(
+        self._repeated: TTLCache[tuple[Directory, bytes, int], File] = TTLCache(
             REPEATED_MAX, REPEATED_S, timer=trio.current_time
         )
 
@@ -148,10 +148,11 @@ class Vfs:
         """
         parent = self._tree.directory(parent_inode)
         distrusts = self._tree.distrusts
-        is_repeated = self._repeated.pop((parent, name, caller), False) is None
+        stale = self._repeated.pop((parent, name, caller), None)
         for _ in range(SUCCESSIONS_MAX):
             node, until_s = await self._tree.lookup(parent, name)
-            if not isinstance(node, File) or not (node.successor or is_repeated):
+            is_other = stale is not None and node is not stale
+            if not isinstance(node, File) or not (node.successor or is_other):
                 break
             if await self._vouch(node, caller):
                 break
@@ -236,7 +237,7 @@ class Vfs:
         try:
             yield
         except StaleVersion:
-            self._repeated[place] = None
+            self._repeated[place] = file
             raise
 
     async def _open_version(self, file: File, flags: int, caller: int) -> int:

@@ -508,6 +508,10 @@ class DirtyFile:
         self._end_soon()
         return self.version
 
+    def may_be_copy(self, source: ObjectVersion) -> None:
+        """A copy of this object onto the key may have happened. Not a checkpoint."""
+        self._publication.note_copy(source)
+
     # What the publication tells; see publication.Owner.
 
     async def made(self, snapshot: Snapshot, version: ObjectVersion) -> None:
@@ -529,7 +533,7 @@ class DirtyFile:
                     await self._record.keep("writing")
 
     def found(self, version: ObjectVersion) -> None:
-        """S3 has what an older attempt made. Not a checkpoint."""
+        """S3 has what we made: an older attempt, or a copy. Not a checkpoint."""
         self._content.replace_base(version)
         self._facts.version, self._facts.expected = version, Expected(version.etag)
 
@@ -548,15 +552,12 @@ class DirtyFile:
         is_conflict = isinstance(error, WriteConflict)
         if is_conflict and facts.exclusive and facts.version is None:
             error = AlreadyExists(f"{facts.path!r} was made by another client.", remedy=KEPT)
-        if attempt.changes is None:
-            attempt.changes = self._changes
-        self.error = error
-        self._failed_changes = attempt.changes
+        attempt.changes = self._changes if attempt.changes is None else attempt.changes
+        self.error, self._failed_changes = error, attempt.changes
         if self._state is DirtyState.PUBLISHING:
-            is_whole = attempt.changes == self._changes
             self._to(
                 DirtyState.CONFLICT if is_conflict
-                else DirtyState.FAILED if is_whole
+                else DirtyState.FAILED if attempt.changes == self._changes
                 else DirtyState.WRITING
             )  # fmt: skip
             self._home.failed(self, error)
@@ -570,8 +571,6 @@ class DirtyFile:
                 if self._state not in (DirtyState.UNLINKED, DirtyState.ENDED):
                     await self._record.keep(self.record_state, durable=True)
         return error
-
-    # Small steps.
 
     def _to(self, state: DirtyState) -> None:
         """Every transition goes through here."""

@@ -88,6 +88,11 @@ class Publication:
         self.sender.adopt(self._facts.key, record)
         self._record.upload = self.sender.upload
 
+    def note_copy(self, source: ObjectVersion) -> None:
+        """A copy of this object may be what S3 has at the key of a file that was only here."""
+        if self._facts.version is None:
+            self._unconfirmed.begin_copy(source)
+
     async def confirm(self) -> None:
         """Find out whether S3 has what an attempt made that seemed to fail."""
         if self._unconfirmed:
@@ -148,10 +153,18 @@ class Publication:
             if latest is not None and latest.write_id == write_id:
                 await self._made(etag)
                 return True
-            self._owner.found(ObjectVersion(self._location_id, self._facts.key, etag, size_bytes))
-            self._unconfirmed.forget_older()
+            self._found(etag, size_bytes)
             return True
+        for source in self._unconfirmed.copied():
+            etag = await self._wire.writer.copied(source, self._facts.key)
+            if etag is not None:
+                self._found(etag, source.size_bytes)
+                return True
         return False
+
+    def _found(self, etag: str, size_bytes: int) -> None:
+        self._owner.found(ObjectVersion(self._location_id, self._facts.key, etag, size_bytes))
+        self._unconfirmed.forget_older()
 
     async def _made(self, etag: str) -> None:
         snapshot = self._unconfirmed.latest

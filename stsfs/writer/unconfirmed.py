@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from stsfs.store.object_store import ObjectVersion
+
 UNCONFIRMED_MAX = 8
 """Older ones that are remembered; one of them is recognised, or the next conflict is a real one."""
 
@@ -23,14 +25,15 @@ class Snapshot:
 
 
 class UnconfirmedWrites:
-    """The latest snapshot, and sizes of older ones by write id. Pure."""
+    """The latest snapshot, sizes of older ones by write id, and objects copied there. Pure."""
 
     def __init__(self) -> None:
         self.latest: Snapshot | None = None
         self._older: dict[str, int] = {}
+        self._copied: dict[ObjectVersion, None] = {}
 
     def __bool__(self) -> bool:
-        return self.latest is not None or bool(self._older)
+        return self.latest is not None or bool(self._older) or bool(self._copied)
 
     def begin(self, snapshot: Snapshot) -> None:
         """This snapshot is about to become the object; the one before it may have."""
@@ -41,6 +44,16 @@ class UnconfirmedWrites:
                 del self._older[next(iter(self._older))]
         self.latest = snapshot
 
+    def begin_copy(self, source: ObjectVersion) -> None:
+        """A rename over the file may have put a copy of this object there."""
+        self._copied[source] = None
+        while len(self._copied) > UNCONFIRMED_MAX:
+            del self._copied[next(iter(self._copied))]
+
+    def copied(self) -> tuple[ObjectVersion, ...]:
+        """What may have been copied there, the latest first."""
+        return tuple(reversed(self._copied))
+
     def candidates(self) -> Iterator[tuple[str, int]]:
         """Write id and size of each, the latest first. A snapshot of the caller's own."""
         found = dict(self._older)
@@ -49,10 +62,11 @@ class UnconfirmedWrites:
         yield from reversed(found.items())
 
     def forget_older(self) -> None:
-        """One of the older ones is what S3 has."""
+        """One of the older ones, or of the copies, is what S3 has."""
         self._older.clear()
+        self._copied.clear()
 
     def clear(self) -> None:
         """It is known what S3 has."""
         self.latest = None
-        self._older.clear()
+        self.forget_older()

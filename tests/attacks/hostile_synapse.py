@@ -1,12 +1,14 @@
 """A Synapse that answers with any bytes it likes, and a client in a process of its own."""
 
+import http.client
 import json
 import socketserver
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 MIB = 1 << 20
 
@@ -51,7 +53,7 @@ class Request(NamedTuple):
 
 
 @contextmanager
-def serving(script):
+def serving(script, host="127.0.0.1"):
     """The address of a server that sends the pieces that script(request) makes of each request."""
 
     class Handler(socketserver.StreamRequestHandler):
@@ -79,11 +81,11 @@ def serving(script):
         daemon_threads = True
 
     stopping = threading.Event()
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server((host, 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
+            yield f"http://{host}:{server.server_address[1]}"
         finally:
             stopping.set()
             server.shutdown()
@@ -111,3 +113,29 @@ def asked_by_a_process(url, calls=1):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return Outcome(**json.loads(done.stdout))
+
+
+@contextmanager
+def between(url, spoil, host="127.0.0.1"):
+    """The address of a server that asks another one, and sends what spoil makes of its answer.
+
+    spoil(request, status, body) returns a body, a whole answer as a list of pieces, or None where
+    the body stays as it is.
+    """
+    asked = urlsplit(url).netloc
+
+    def script(request):
+        connection = http.client.HTTPConnection(asked, timeout=60)
+        with closing(connection):
+            headers = {k: v for k, v in request.headers.items() if k != "content-length"}
+            connection.request(request.method, request.path, request.body or None, headers)
+            response = connection.getresponse()
+            body = response.read()
+        found = spoil(request, response.status, body)
+        if isinstance(found, list):
+            return found
+        fields = ("Content-Type: application/json",)
+        return [answer(body if found is None else found, *fields, status=response.status)]
+
+    with serving(script, host) as made:
+        yield made

@@ -58,6 +58,15 @@ class Machine:
             env=self.environment, cwd="/", capture_output=True, text=True, timeout=TIMEOUT_S,
         )  # fmt: skip
 
+    def python(self, code, *arguments):
+        """Run code of a test as root, in a process of its own: one that waits for ever is ended."""
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env=self.environment, cwd="/", capture_output=True, text=True, timeout=TIMEOUT_S,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def refused(self, done, *words):
         """Whether a command ended with one clear line about what was planted."""
         told = done.stderr.strip().splitlines()

@@ -2,12 +2,15 @@
 
 import gzip
 import itertools
+import re
 import zlib
+from pathlib import Path
 
 import pytest
 
 from tests.attacks.hostile_synapse import MIB, answer, asked_by_a_process, serving
 
+ROOT = Path(__file__).parents[2]
 GROWN_BYTES_MAX = 96 * MIB
 """Of a process that asks: a body of the greatest length as bytes, as text and as values."""
 
@@ -67,6 +70,13 @@ def test_no_answer_takes_memory_or_is_anything_but_an_error_of_ours(attack):
     assert outcome.said.startswith(("SynapseUnavailable: ", "PermissionMissing: "))
     assert len(outcome.said) < 1000
     assert outcome.grown_bytes < GROWN_BYTES_MAX
+
+
+def test_nobody_reads_answers_of_synapse_but_the_module_that_bounds_them():
+    readers = re.compile(r"json\.loads|\.json\(\)|aiter_\w+|\.aread\(")
+    for path in (ROOT / "stsfs" / "synapse").glob("*.py"):
+        found = set(readers.findall(path.read_text()))
+        assert found == ({"json.loads"} if path.name == "bodies.py" else set()), path
 
 
 def test_compressed_bodies_are_not_asked_for():

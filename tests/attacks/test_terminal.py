@@ -11,9 +11,11 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from stsfs.daemon import holders, mountinfo
 from stsfs.demo.fake_synapse.guard import Fault
 from tests.attacks.on_terminal import ORDERS, assert_obeys_nothing, on_terminal
 from tests.mount import conftest as mounts
@@ -192,3 +194,21 @@ def test_words_of_a_command_line_are_shown_and_not_obeyed(host, arguments):
     _code, printed = on_terminal(host, *arguments)
     assert b"forged" in printed
     assert_obeys_nothing(printed)
+
+
+def test_a_carriage_return_in_the_path_of_a_mount_begins_no_line_of_the_mount_table():
+    """The kernel writes blanks and line feeds of a path as numbers, but no carriage return."""
+    line = b"36 35 0:40 / /tmp/a\rb rw - fuse.stsfs stsfs rw,user_id=7\n"
+    (entry,) = mountinfo.parse(line)
+    assert os.fspath(entry.path) == "/tmp/a\rb"
+    assert (entry.is_stsfs, entry.owner_uid) == (True, 7)
+
+
+def test_what_a_process_has_mapped_is_one_path_whatever_it_holds(tmp_path):
+    maps = tmp_path / "proc" / "12" / "maps"
+    maps.parent.mkdir(parents=True)
+    maps.write_bytes(b"7f0-7f1 r--p 00000000 00:28 2 /m/a\r7f0-7f1 r--p 0 0:2 2 /m/b\n")
+    maps.with_name("comm").write_bytes(b"\x1b[2J\n")
+    (found,) = holders.holders(Path("/m"), tmp_path / "proc")
+    assert found.path == "/m/a\r7f0-7f1 r--p 0 0:2 2 /m/b"
+    assert found.how == "mapped file"

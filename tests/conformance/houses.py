@@ -10,6 +10,7 @@ from stsfs.store.capabilities import Verdict
 from stsfs.store.object_store import ObjectVersion
 from stsfs.store.presigned_store import PresignedStore
 from stsfs.store.probing import probe_capabilities
+from stsfs.store.reach import Reach
 from stsfs.store.s3_store import S3Store
 from tests.fakes import MemoryStore
 
@@ -131,7 +132,7 @@ class SignedHouse(S3House):
     """The same, read through URLs that AWS's own client signs."""
 
     def store(self):
-        self._stores.append(PresignedStore(self._url_of))
+        self._stores.append(PresignedStore(self._url_of, reach=Reach(loopback=True)))
         return self._stores[-1]
 
     async def _url_of(self, key):

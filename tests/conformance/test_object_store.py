@@ -138,7 +138,7 @@ async def test_without_a_delimiter_all_keys_below_the_prefix_are_listed(house, k
 @lists
 async def test_below_a_prefix_without_keys_is_one_empty_page(house):
     house.put("other", b"")
-    assert await house.store().list_page("missing/") == ([], [], None)
+    assert await house.store().list_page("missing/") == ([], [], None, {})
 
 
 @lists

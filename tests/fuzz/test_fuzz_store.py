@@ -1,8 +1,10 @@
 """What a server of objects answers: heads, pages, errors, ranges; read, or an error of ours."""
 
+import contextlib
 import re
 import socket
 from itertools import islice
+from xml.sax.saxutils import escape
 
 import pytest
 import trio
@@ -10,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stsfs.errors import StsfsError
-from stsfs.store import answers
+from stsfs.store import answers, paging
 from stsfs.store.etags import normal_etag
 from stsfs.store.http_connection import Connection, Head, connect
 from stsfs.store.http_wire import ConnectionBroken
@@ -19,6 +21,7 @@ from stsfs.store.object_store import ListedObject, ListPage, ObjectVersion, Trai
 from stsfs.store.range_transfer import check_range_head
 from stsfs.store.signed_urls import parse_signed_url
 from stsfs.store.stored import headers_of, receive_stored
+from stsfs.values import KEY_BYTES_MAX, TEXT_CHARS_MAX
 from stsfs.vfs.key_listing import KeyListing, pieces
 from stsfs.vfs.listing import is_file_name
 from stsfs.vfs.nodes import Directory, File, Site
@@ -75,14 +78,18 @@ def read_page(data, piece_bytes):
 
 def check_page(page):
     for each in page.objects:
-        each.key.encode()
+        assert len(each.key.encode()) <= KEY_BYTES_MAX
         assert 0 <= each.size_bytes < 2**63
         assert abs(int(each.modified_unix_s * 1e9)) < 2**63 * 10**9
-        assert each.etag.isascii()
-        assert each.etag == "" or each.etag.isprintable()
+        assert re.fullmatch(r'"[!#-~]{1,256}"|', each.etag)
+        assert re.fullmatch(r"[ -~]{0,16384}", each.storage_class)
     for each in page.prefixes:
-        each.encode()
-    assert page.next_token is None or page.next_token
+        assert len(each.encode()) <= KEY_BYTES_MAX
+    for key, why in page.unusable.items():
+        assert len(key.encode()) <= 4 * KEY_BYTES_MAX
+        assert why.isprintable()
+        assert 0 < len(why) < 1000
+    assert page.next_token is None or 0 < len(page.next_token) <= TEXT_CHARS_MAX
 
 
 @fuzz
@@ -131,6 +138,50 @@ def test_a_page_with_another_value_is_in_order_or_refused(place, value):
         check_page(page)
 
 
+FIELDS = {
+    "Key": ["a/b", "a/b%2Bc", "a/%FF", "a/%00", "a/" + "x" * 1200, "a/%C3%A9", "a/\ufffd", "b"],
+    "ETag": ['"e"', "e", 'W/"e"', "", '"a", "b"', "x" * 300, '"', "a b"],
+    "Size": ["0", "5", "-0", "+1", " 1", "1_0", "\u0661", "\u00b2", str(2**63 - 1), str(2**63)],
+    "LastModified": ["2020-01-01T00:00:00.000Z", "2020-01-01", "20200101T000000Z", "2020-W01-1",
+                     "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"],
+    "StorageClass": ["STANDARD", "", "a\tb", "\u00e9"],
+}  # fmt: skip
+"""Values that are right, and those that are nearly right."""
+
+ROWS = st.lists(
+    st.fixed_dictionaries({}, optional={
+        name: st.sampled_from(values) | ODD_TEXTS for name, values in FIELDS.items()
+    }),
+    min_size=1, max_size=6,
+)  # fmt: skip
+
+
+@fuzz
+@given(ROWS, st.lists(st.sampled_from(["a/d/", "a/%FF/", "a/"]) | ODD_TEXTS, max_size=2),
+       st.booleans())  # fmt: skip
+@example([{"Key": "a/" + "%FF" * 400_000, "Size": "1"}], [], True)
+def test_rows_of_any_texts_are_objects_or_hidden_with_a_reason(rows, prefixes, is_encoded):
+    """None is lost: each is shown, or among the unusable ones, or the page is refused."""
+    said = "".join(
+        "<Contents>"
+        + "".join(f"<{n}>{escape(text)}</{n}>" for n, text in row.items())
+        + "</Contents>"
+        for row in rows
+    ) + "".join(f"<CommonPrefixes><Prefix>{escape(x)}</Prefix></CommonPrefixes>" for x in prefixes)
+    said += "<EncodingType>url</EncodingType>" * is_encoded
+    page = read_page(f"<ListBucketResult>{said}</ListBucketResult>".encode("utf-8", "replace"), 999)
+    if page is None:
+        return
+    check_page(page)
+    shown_count = len(page.objects) + len(page.prefixes)
+    assert shown_count <= len(rows) + len(prefixes)
+    assert shown_count == len(rows) + len(prefixes) or page.unusable
+    with contextlib.suppress(StsfsError):
+        paging.check_page(page, "a/", token=None, keys_max=1000, delimiter="/")
+        names = shown([page], 3)
+        assert len(names) <= shown_count
+
+
 def is_text(text):
     return not any("\ud800" <= char <= "\udfff" for char in text)
 
@@ -147,6 +198,7 @@ PAGES = st.builds(
     st.lists(LISTED, max_size=6),
     st.lists(st.sampled_from(["a/d/", "a/b/", "a/", "", "b/", "a/x"]) | KEYS, max_size=4),
     st.none() | st.just("t"),
+    st.dictionaries(KEYS, st.just("why"), max_size=2),
 )
 
 
@@ -205,12 +257,24 @@ HEADERS = st.dictionaries(
 @example(403, {}, b"<Error><Message>" + b"x" * 60_000 + b"</Message></Error>")
 def test_an_error_answer_is_read_into_one_line(status, headers, body):
     with bounded():
-        found = answers.read(Head(status, headers), body)
+        check_answer(answers.read(Head(status, headers), body))
         answers.read_inside(Head(200, headers), body)
+
+
+def check_answer(found):
     text = str(found.error("read 'k'", "s3:PutObject"))
     text.encode()
     assert text.isprintable()
     assert len(text) < 5000
+    assert re.fullmatch(r"[A-Za-z0-9_-]{0,63}", found.region)
+    assert found.server_unix_s is None or 0 < found.server_unix_s < 2**33
+
+
+@contextlib.contextmanager
+def refused_in_words():
+    """What is around the reading of every error answer."""
+    with contextlib.suppress(StsfsError), answers.understood("read 'k'"):
+        yield
 
 
 @fuzz
@@ -277,6 +341,34 @@ def test_bytes_are_an_answer_or_a_broken_connection(data):
     if found is not None:
         head = found[0]
         assert head.length_bytes is None or 0 <= head.length_bytes < 2**63
+
+
+NAMES = st.sampled_from([
+    b"ETag", b"Content-Range", b"Date", b"Last-Modified", b"Content-Length", b"Transfer-Encoding",
+    b"Connection", b"Content-Encoding", b"x-amz-meta-stsfs-after", b"x-amz-meta-stsfs-write",
+    b"x-amz-meta-a", b"x-amz-storage-class", b"Content-Type", b"Upgrade",
+])  # fmt: skip
+FRAMES = st.sampled_from(
+    [b"chunked", b"gzip, chunked", b"close", b"keep-alive", b"5", b"0", b'"e"']
+)
+
+
+@fuzz
+@given(st.lists(st.tuples(NAMES, VALUE | FRAMES), max_size=5),
+       st.sampled_from([b"", b"12345", b"5\r\n12345\r\n0\r\n\r\n", b"5;a=b\r\n12345\r\n0\r\nx"]),
+       st.sampled_from([b"200", b"204", b"206", b"304", b"100", b"500"]))  # fmt: skip
+def test_a_head_of_any_headers_is_an_answer_or_a_broken_connection(headers, body, status):
+    lines = [b"HTTP/1.1 " + status + b" Odd", *(b"%s: %s" % pair for pair in headers)]
+    found = asked(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+    if found is None:
+        return
+    head, stored, _ = found
+    assert head.length_bytes is None or 0 <= head.length_bytes < 2**63
+    for name, value in head.headers.items():
+        assert not set(name + value) & set(b"\r\n\0")
+        assert len(value) <= TEXT_CHARS_MAX
+    assert re.fullmatch(r'"[!#-~]{1,256}"|', stored.etag)
+    assert all(re.fullmatch(r"[!-~]{1,64}", each) for each in stored.lineage())
 
 
 @fuzz

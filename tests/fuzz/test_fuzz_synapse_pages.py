@@ -1,9 +1,12 @@
 """Pages of Synapse that do not come to an end, and the addresses of servers that are none."""
 
+import json
+
 import httpx
 import pytest
 import trio
-from hypothesis import example, given
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 
 from stsfs.entities.filler import all_children
 from stsfs.entities.index import EntityIndex
@@ -12,10 +15,11 @@ from stsfs.entities.moment import PastMoment
 from stsfs.errors import BadArgument, StsfsError, SynapseRefusal, SynapseUnavailable
 from stsfs.synapse.client import SynapseClient
 from stsfs.synapse.endpoints import Endpoints
-from stsfs.synapse.records import ChildHeader
+from stsfs.synapse.records import MODEL, ChildHeader
+from stsfs.vfs.listing import is_file_name
 from tests.fakes import MemoryStore
-from tests.fuzz.mutations import ODD_TEXTS, bounded, fuzz
-from tests.fuzz.synapse_documents import HEADER, ROWS, VERSION, a_token
+from tests.fuzz.mutations import ODD_TEXTS, bounded, fuzz, mutated
+from tests.fuzz.synapse_documents import BUNDLE, HEADER, ROWS, VERSION, a_token
 
 ENDLESS = [
     lambda number: {"page": [], "nextPageToken": "same"},
@@ -68,8 +72,9 @@ def test_a_directory_without_end_is_an_error(reply):
     assert "do not come to an end" in asked_of(reply, shown).sentence
 
 
-def test_a_listing_of_ever_new_children_is_an_error(monkeypatch):
-    monkeypatch.setattr("stsfs.synapse.paging.PAGES_MAX", 100)
+@pytest.mark.parametrize("limit", ["PAGES_MAX", "ENTRIES_MAX"])
+def test_a_listing_of_ever_new_children_is_an_error(monkeypatch, limit):
+    monkeypatch.setattr(f"stsfs.synapse.paging.{limit}", 100)
 
     def reply(number):
         return {"page": [HEADER | {"id": f"syn{number}"}], "nextPageToken": str(number)}
@@ -105,6 +110,79 @@ def test_versions_without_end_are_an_error(monkeypatch):
     header = ChildHeader("syn1", "n", "FileEntity", 3, 0.0, 9e9, "", "")
     new = {"results": [VERSION | {"modifiedOn": "2200-01-01T00:00:00Z"}] * 50}
     asked_of(lambda number: new, lambda api: PastMoment(api, 5.0).at([header]))
+
+
+# Folders in which some of what Synapse says makes no sense.
+
+GOOD = [HEADER | {"id": f"syn{n}", "name": f"good{n}"} for n in (101, 102, 103)]
+LINK = HEADER | {"type": f"{MODEL}Link", "id": "syn50", "name": "link"}
+ODD_CHILDREN = mutated(st.sampled_from([HEADER, LINK, HEADER | {"type": f"{MODEL}Folder"}]))
+
+
+def shown_of(documents, *, as_of_unix_s=None):
+    """A folder as the view shows it, first from pages and then from the index; and the index."""
+
+    def handle(request):
+        call = request.url.path.rpartition("/")[2]
+        return httpx.Response(200, content=json.dumps(documents[call]).encode())
+
+    async def run():
+        transport = httpx.MockTransport(handle)
+        async with SynapseClient(token=a_token, deadline_s=1.0, transport=transport) as client:
+            folder = ChildHeader("syn1", "n", "Folder", 1, 0.0, 0.0, "", "")
+            location = EntityLocation(
+                client.entities, EntityIndex(None), folder, location_id=1, bucket="b", prefix="",
+                store=MemoryStore(), metadata_ttl_s=60, as_of_unix_s=as_of_unix_s,
+            )  # fmt: skip
+            try:
+                found = []
+                for _ in range(2):
+                    listing = location.view.begin(location.root(), None)
+                    while not listing.complete:
+                        await location.view.next_page(listing)
+                    found.append(listing)
+                return found
+            finally:
+                location.close()
+
+    with bounded():
+        return trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@fuzz
+@given(st.lists(ODD_CHILDREN, max_size=4), mutated(st.just(BUNDLE)), st.randoms())
+def test_a_folder_shows_what_makes_sense_and_counts_the_rest(odd, bundle, random):
+    page = [*odd, *GOOD]
+    random.shuffle(page)
+    text = json.dumps(page)
+    assume("NaN" not in text)
+    assume("Infinity" not in text)
+    listings = shown_of({"children": {"page": page}, "bundle2": bundle})
+    for listing in listings:
+        names = [each.name for each in listing.entries]
+        assert {b"good101", b"good102", b"good103"} <= set(names)
+        assert len(set(names)) == len(names)
+        assert len(names) + listing.hidden.count == len(listing.headers) or len(odd) > 1
+        assert all(listing.hidden.reasons.values())
+        for name in names:
+            assert is_file_name(name)
+    assert {each.name for each in listings[0].entries} == {
+        each.name for each in listings[1].entries
+    }
+    assert listings[0].hidden.count == listings[1].hidden.count
+
+
+@fuzz
+@given(mutated(st.just([VERSION | {"versionNumber": n} for n in (3, 2, 1)])))
+def test_a_file_whose_versions_make_no_sense_is_hidden_and_no_other(versions):
+    assume("NaN" not in json.dumps(versions))
+    assume("Infinity" not in json.dumps(versions))
+    changed = HEADER | {"id": "syn50", "name": "changed", "modifiedOn": "2021-01-01T00:00:00Z"}
+    documents = {"children": {"page": [*GOOD, changed]}, "version": {"results": versions}}
+    for listing in shown_of(documents, as_of_unix_s=1_577_999_999.0):
+        names = {each.name for each in listing.entries}
+        assert {b"good101", b"good102", b"good103"} <= names
+        assert len(names) + listing.hidden.count <= 4
 
 
 # Where Synapse is.

@@ -140,7 +140,8 @@ class LiveMount:
         self._log_allowed.append(pattern)
 
     def descriptors(self):
-        """Open descriptors, but sockets and connections to an index, which are kept for later."""
+        """Open descriptors, but sockets and connections to an index, which are kept for later, and
+        cache directories, whose names change."""
         found = []
         for link in Path(f"/proc/{self.pid}/fd").iterdir():
             try:
@@ -150,7 +151,10 @@ class LiveMount:
         return sorted(
             each
             for each in found
-            if not re.match(r"socket:|.*/(index-\d+|syn\d+-\w+|attributes)\.sqlite", each)
+            if not re.match(
+                r"socket:|.*/((index-\d+|syn\d+-\w+|attributes)\.sqlite|stsfs-\d+( \(deleted\))?$)",
+                each,
+            )
         )
 
     def unmount(self, *options):

@@ -64,6 +64,7 @@ class SlowToClose(pyfuse3.Operations):
     def __init__(self, closes):
         super().__init__()
         self.under_way, self.changes_under_way, self.served = set(), set(), 0
+        self.owners = {}
         self.go_on, self.all_close = trio.Event(), trio.Event()
         self._closes_left = closes
 

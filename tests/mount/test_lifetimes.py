@@ -206,18 +206,11 @@ def test_unmount_waits_for_open_files_and_names_who_holds_them(host, live):
 # The service manager.
 
 
-def test_the_manager_hears_of_readiness_trouble_and_life(stage, host, folder, path, tmp_path):
-    """And fusermount3, which is a child, cannot speak in the daemon's name."""
-    real = shutil.which("fusermount3")
-    wrapper = tmp_path / "bin/fusermount3"
-    wrapper.parent.mkdir()
-    wrapper.write_text(f'#!/bin/sh\nenv >> {tmp_path}/environment\nexec {real} "$@"\n')
-    wrapper.chmod(0o755)
+def test_the_manager_hears_of_readiness_trouble_and_life(stage, host, folder, path):
     with manager_of(host) as (manager, address):
         variables = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"}
         variables["STSFS_MOUNT_METADATA_TTL"] = "0"
-        search = f"{wrapper.parent}:{os.environ['PATH']}"
-        with foreground(host, folder.syn_id, path, PATH=search, **variables) as daemon:
+        with foreground(host, folder.syn_id, path, **variables) as daemon:
             told = heard(manager, "READY=1") + heard(manager, "WATCHDOG=1")
             assert any(re.match(rf"STATUS={folder.syn_id}; .*; 0 open files", t) for t in told)
             stage.denials_expected = True
@@ -231,9 +224,6 @@ def test_the_manager_hears_of_readiness_trouble_and_life(stage, host, folder, pa
             heard(manager, "STOPPING=1")
             daemon.communicate(timeout=PATIENCE_S)
     assert daemon.returncode == 0
-    inherited = (tmp_path / "environment").read_text()
-    assert "_FUSE_COMMFD" in inherited
-    assert not re.search("NOTIFY_SOCKET|WATCHDOG", inherited)
 
 
 def test_a_watchdog_that_aborts_the_daemon_learns_where_it_was(host, folder, path):

@@ -79,6 +79,31 @@ async def test_a_descriptor_open_during_a_failed_unlink_publishes_at_its_close(m
     assert await mount.get("f") == b"part one part two"
 
 
+async def renamed_over_without_an_answer(mount, store):
+    """A file that is only here, and a rename over it whose copy happens, which nobody learns."""
+    await mount.put("other", b"other")
+    await failed_put(mount, store)
+    store.script("copy", Fault(StoreFailure("503"), happened=True))
+    with pytest.raises(StoreFailure):
+        await mount.rename("other", "f")
+    assert data(store, "f") == b"other"
+
+
+async def test_a_file_that_is_removed_after_a_failed_rename_over_it_does_not_come_back(
+    mount, store
+):
+    await renamed_over_without_an_answer(mount, store)
+    await mount.unlink("f")
+    assert "f" not in store.objects
+    assert data(store, "other") == b"other"
+
+
+async def test_a_file_that_is_written_after_a_failed_rename_over_it_is_no_conflict(mount, store):
+    await renamed_over_without_an_answer(mount, store)
+    await mount.put("f", b"newer")
+    assert data(store, "f") == b"newer"
+
+
 async def test_a_failed_deletion_of_the_object_leaves_what_was_written_since(mount, store):
     store.put("f", b"before")
     descriptor = await mount.open("f", UPDATE)

@@ -1,10 +1,15 @@
-"""Bytes to and from one chunk file: sparse, and past the page cache where that pays."""
+"""Bytes to and from one chunk file: sparse, and past the page cache where that pays.
 
+Files are named by a path below a directory that the caller holds open. What belongs to somebody
+else is neither read nor written.
+"""
+
+import contextlib
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 DIRECT_UNIT_BYTES = 4096
 DIRECT_BYTES_MIN = 256 * 1024
@@ -13,19 +18,25 @@ DIRECT_BYTES_MIN = 256 * 1024
 Part = tuple[int, memoryview]
 """An offset in the file, and the bytes that belong there."""
 
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""Neither led elsewhere by a link, nor held up by a pipe."""
 
-def read(path: Path, offset: int, buffer: memoryview) -> int:
-    """Read into buffer; how many bytes there were. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+_FOREIGN = (errno.ELOOP, errno.ENXIO, errno.EPERM)
+"""What opening a link, a pipe or a socket, and what is not ours ends with."""
+
+
+def read(directory: int, path: str, offset: int, buffer: memoryview) -> int:
+    """Read into buffer; how many bytes there were. Raises OSError, also for what is not ours."""
+    descriptor = _open(directory, path, os.O_RDONLY)
     try:
         return os.preadv(descriptor, [buffer], offset)
     finally:
         os.close(descriptor)
 
 
-def write(path: Path, parts: Sequence[Part]) -> None:
+def write(directory: int, path: str, parts: Sequence[Part]) -> None:
     """Write parts, which come in the order of their offsets; creates the file. Raises OSError."""
-    descriptor = _create(path)
+    descriptor = _create(directory, path)
     try:
         for offset, views in _joined(parts):
             size_bytes = sum(map(len, views))
@@ -35,13 +46,26 @@ def write(path: Path, parts: Sequence[Part]) -> None:
         os.close(descriptor)
 
 
-def _create(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+def _create(directory: int, path: str) -> int:
     try:
-        return os.open(path, flags, 0o600)
+        return _open(directory, path, os.O_WRONLY | os.O_CREAT)
     except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        return os.open(path, flags, 0o600)
+        with contextlib.suppress(FileExistsError):  # another thread was faster
+            os.mkdir(os.path.dirname(path), 0o700, dir_fd=directory)
+    except OSError as exc:
+        if exc.errno not in _FOREIGN:
+            raise
+        os.unlink(path, dir_fd=directory)
+    return _open(directory, path, os.O_WRONLY | os.O_CREAT)
+
+
+def _open(directory: int, path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | _FLAGS, 0o600, dir_fd=directory)
+    status = os.fstat(descriptor)
+    if status.st_uid == os.geteuid() and stat.S_ISREG(status.st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise PermissionError(errno.EPERM, "it is no file of ours", path)
 
 
 def _joined(parts: Sequence[Part]) -> Iterator[tuple[int, list[memoryview]]]:

@@ -1,5 +1,9 @@
-"""The index of a cache directory: one SQLite database, shared by all mounts that use it."""
+"""The index of a cache directory: one SQLite database, shared by all mounts that use it.
 
+What it holds may have been copied there: every value is checked where it is read.
+"""
+
+import math
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,7 +11,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stsfs.cache.disk.layout import DIGEST_BYTES, GRAINS_PER_CHUNK, HELD_BYTES
+from stsfs.cache.disk.layout import (
+    CHUNK_BYTES,
+    DIGEST_BYTES,
+    GRAINS_PER_CHUNK,
+    HELD_BYTES,
+    VERSION_BYTES,
+)
+from stsfs.values import SIZE_BYTES_MAX
+
+NUMBER_MAX = SIZE_BYTES_MAX // CHUNK_BYTES
+UNIX_S_MAX = 253_402_000_000
+"""The year 9999: what can be shown as a date."""
+
+VALUE_BYTES_MAX = 64 * 1024
+"""Of one value, and of a statement; the longest that are written have 4 KiB."""
 
 BUSY_TIMEOUT_S = 5.0
 """For another mount's transaction: longer, and its disk is too slow to wait for."""
@@ -89,7 +107,10 @@ class Index:
         rows = self._connection.execute(
             "SELECT number, held FROM chunk WHERE version = ?", (version,)
         )
-        return {number: int.from_bytes(_blob(held, HELD_BYTES), "little") for number, held in rows}
+        return {
+            _integer(number, NUMBER_MAX): int.from_bytes(_blob(held, HELD_BYTES), "little")
+            for number, held in rows
+        }
 
     def chunk(self, version: bytes, number: int) -> ChunkRow | None:
         """One chunk, if anything of it is there."""
@@ -100,7 +121,8 @@ class Index:
         if row is None:
             return None
         digests = _blob(row[1], len(EMPTY_ROW.digests)).ljust(len(EMPTY_ROW.digests), b"\0")
-        return ChunkRow(int.from_bytes(_blob(row[0], HELD_BYTES), "little"), digests, int(row[2]))
+        held = int.from_bytes(_blob(row[0], HELD_BYTES), "little")
+        return ChunkRow(held, digests, _integer(row[2], SIZE_BYTES_MAX))
 
     def put(self, version: bytes, number: int, row: ChunkRow) -> None:
         """Write one chunk's row, as used just now."""
@@ -138,26 +160,32 @@ class Index:
 
     def least_recently_used(self, count: int) -> Sequence[tuple[bytes, int, int]]:
         """(version, number, stored bytes) of the count chunks that were not used for longest."""
-        return self._connection.execute(
+        rows = self._connection.execute(
             "SELECT version, number, stored_bytes FROM chunk ORDER BY used_unix_s LIMIT ?",
             (count,),
-        ).fetchall()
+        )
+        return [
+            (_version(version), _integer(number, NUMBER_MAX), _integer(stored, SIZE_BYTES_MAX))
+            for version, number, stored in rows
+        ]
 
     def stored_bytes(self) -> int:
         """What all chunks hold."""
         (total,) = self._connection.execute("SELECT TOTAL(stored_bytes) FROM chunk").fetchone()
-        return int(total)
+        return _total(total)
 
     def totals(self) -> Totals:
         """For people who ask."""
-        return Totals(
-            *self._connection.execute(
-                "SELECT COUNT(*), COUNT(DISTINCT version), CAST(TOTAL(stored_bytes) AS INTEGER), "
-                "MIN(used_unix_s) FROM chunk"
-            ).fetchone()
-        )
+        chunks, versions, stored_bytes, oldest = self._connection.execute(
+            "SELECT COUNT(*), COUNT(DISTINCT version), TOTAL(stored_bytes), MIN(used_unix_s) "
+            "FROM chunk"
+        ).fetchone()
+        oldest = None if oldest is None else _integer(oldest, UNIX_S_MAX)
+        return Totals(chunks, versions, _total(stored_bytes), oldest)
 
     def _prepare(self) -> None:
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)
+        self._connection.execute("PRAGMA trusted_schema = OFF")
         self._connection.execute("PRAGMA journal_mode = WAL")
         # A crash of the machine may cost the last transactions, never the database.
         self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -167,5 +195,27 @@ class Index:
 
 def _blob(value: object, bytes_max: int) -> bytes:
     if not isinstance(value, bytes) or len(value) > bytes_max:
-        raise DamagedIndex("the index is damaged")
+        raise _damaged()
     return value
+
+
+def _version(value: object) -> bytes:
+    if not isinstance(value, bytes) or len(value) != VERSION_BYTES:
+        raise _damaged()  # it becomes the name of a file
+    return value
+
+
+def _integer(value: object, most: int) -> int:
+    if not isinstance(value, int) or not 0 <= value <= most:
+        raise _damaged()
+    return value
+
+
+def _total(value: object) -> int:
+    if not isinstance(value, float) or not math.isfinite(value) or value < 0:
+        raise _damaged()
+    return int(value)
+
+
+def _damaged() -> DamagedIndex:
+    return DamagedIndex("the index is damaged")

@@ -15,6 +15,8 @@ CHUNK_BYTES = 8 * 1024 * 1024
 """What has a file and a row of its own, and is given up as a whole."""
 
 GRAINS_PER_CHUNK = CHUNK_BYTES // GRAIN_BYTES
+VERSION_BYTES = 16
+SEED_BYTES = 7
 DIGEST_BYTES = 8
 """Each grain has a checksum: a random read verifies no more than it needs."""
 
@@ -22,17 +24,28 @@ HELD_BYTES = GRAINS_PER_CHUNK // 8
 """A bitmap of the grains of one chunk; bit i of the little-endian number is grain i."""
 
 
-def version_id(site: str, version: ObjectVersion) -> bytes:
+def version_id(site: str, version: ObjectVersion, key: bytes) -> bytes:
     """The name of a version on disk: 16 bytes that no other version has.
 
     site says where the bucket is; the numbers that a mount gives its locations mean nothing to the
-    next mount.
+    next mount. Who does not have the key, see `cache_key`, cannot tell the name, and so cannot put
+    anything where it is looked for.
     """
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=VERSION_BYTES, key=key)
     for part in (site, version.key, version.etag, str(version.size_bytes)):
         encoded = part.encode("utf-8", "surrogateescape")
         digest.update(len(encoded).to_bytes(8, "little") + encoded)
     return digest.digest()
+
+
+def grain_seed(version: bytes, key: bytes) -> int:
+    """What the checksums of a version begin with: a secret, so that others cannot make them.
+
+    A message authentication code of all bytes would take ten times as long as all the rest of a
+    read. These checksums find damage; they are no proof for who has seen many of them, which takes
+    the rights of the user, and who has those has the key as well.
+    """
+    return int.from_bytes(hashlib.blake2b(version, digest_size=SEED_BYTES, key=key).digest())
 
 
 def chunk_name(version: bytes, number: int) -> str:
@@ -41,13 +54,14 @@ def chunk_name(version: bytes, number: int) -> str:
     return f"{name[:2]}/{name}-{number}"
 
 
-def grain_digests(data: memoryview, version: bytes, start: int) -> bytes:
+def grain_digests(data: memoryview, seed: int, start: int) -> bytes:
     """Checksums of the grains of data, which begins at offset start, one behind the other.
 
-    The same bytes at another place, or of another version, have another checksum: a chunk file
-    under a wrong name, or grains swapped by a bug, are noticed like a flipped bit.
+    seed is that of the version, see `grain_seed`. The same bytes at another place, or of another
+    version, have another checksum: a chunk file under a wrong name, or grains swapped by a bug,
+    are noticed like a flipped bit.
     """
-    seed = int.from_bytes(version[:7], "little") + start  # within 64 bits, as any offset is
+    seed += start  # within 64 bits, as any offset is
     return b"".join(
         [
             xxhash.xxh3_64_digest(data[at : at + GRAIN_BYTES], seed + at)

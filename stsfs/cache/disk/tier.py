@@ -121,7 +121,7 @@ class DiskTier:
         }
 
     def _id(self, version: ObjectVersion) -> bytes:
-        return version_id(self._sites[version.location_id], version)
+        return version_id(self._sites[version.location_id], version, self._disk.key)
 
     async def _load(self, version: ObjectVersion) -> dict[int, int]:
         """The bitmaps of a version; empty where the disk cannot be read."""

@@ -41,9 +41,18 @@ _OTHERS = "a conflict is in no status as long as another handle of the file is o
 _STAGED = "a file is staged while its directory is being renamed, which then fails"
 _PARKED = "a file with parked bytes cannot be renamed"
 _REPEATED = "a lookup after an open that met ESTALE asks S3 about a file that is only here"
+_COPIED = "a rename over a file that is only here, whose answer was lost, comes back after rm"
 _TREES = "a copy of a directory replaces what the other mount has made"
 
 REPAIRED = (
+    Found("lasting-faults", 5008023, "wrong", _COPIED, (
+        Step("B1", "truncate", ("a", 0)),
+        Step("B1", "session", ("e/a", "w", (("put", 0, 70), ("write", 20)))),
+        Step("B1", "rename", ("a", "e/a", True)),
+        Step("B1", "unlink", ("e/a",)),
+        Step("weather", "calm", (2.0,)),
+        Step("weather", "outage", ("B", "lost", 3.0)),
+    )),
     Found("lasting-faults", 5000834, "crash", _REPEATED, (
         Step("A1", "rmdir", ("d/s",)),
         Step("A2", "save", ("c", 8)),

@@ -386,8 +386,11 @@ class Player:
             return
         books, name = self.books, self.life.name
         op = books.begin(name, "rename_directory", old, new)
-        move = books.moving(name, old, new)
-        error = await self.change_name(op, [move], self.mount.rename(old, new))
+        changes = [books.moving(name, old, new)]
+        if not any(key.startswith(f"{old}/") for key in books.objects):
+            # Perhaps it is a file, which may replace another one.
+            changes.append(books.ending(name, new))
+        error = await self.change_name(op, changes, self.mount.rename(old, new))
         if error is not None:
             books.fail(op, harmless=is_harmless(error), error=error)
             return

@@ -1,0 +1,77 @@
+"""What is written waits in the directory that was opened, whatever is done to the path to it."""
+# ruff: noqa: F811 - fixtures are arguments
+
+import os
+
+import pytest
+
+from tests.attacks.neighbour import UID, neighbour, shared_place
+from tests.mount.conftest import folder, host, mount, servers, stage, view  # noqa: F401
+
+pytestmark = pytest.mark.mount
+
+REMEDY = "Name a directory that only you can write to"
+
+
+@pytest.fixture
+def place():
+    """Removed after whatever is mounted."""
+    with shared_place(0o755) as place:
+        yield place
+
+
+def object_of(folder, name):
+    return folder.object_path(name).read_bytes()
+
+
+def test_a_directory_that_is_exchanged_under_a_mount_gets_nothing(place, mount, folder):
+    live = mount(folder.syn_id, "--rw", "--staging-dir", place / "staging")
+    with open(live / "first", "wb", buffering=0) as first:
+        first.write(b"before, ")
+        place.chmod(0o777)  # too late for anybody to refuse it
+        neighbour("mv", place / "staging", place / "away")
+        neighbour("mkdir", "-m", "777", place / "staging", place / "staging" / "stsfs-staging-0")
+        first.write(b"and after")
+    (live / "second").write_bytes(b"begun afterwards")
+    os.rename(live / "second", live / "third")
+    assert object_of(folder, "first") == b"before, and after"
+    assert object_of(folder, "third") == b"begun afterwards"
+    assert list((place / "staging" / "stsfs-staging-0").iterdir()) == []
+    assert live.status()["writing"]["files"] == 0
+    (place / "staging").rename(place / "planted")
+    (place / "away").rename(place / "staging")  # where unmounting looks for what is left
+    place.chmod(0o755)
+
+
+def test_what_is_not_uploaded_is_found_where_it_was_moved_to(place, host, mount, stage, folder):
+    live = mount(folder.syn_id, "--rw", "--staging-dir", place / "staging", "--fsync", "local")
+    with open(live / "kept", "wb", buffering=0) as file:
+        file.write(b"only here")
+        place.chmod(0o777)
+        neighbour("mv", place / "staging", place / "away")
+        place.chmod(0o755)
+        os.fsync(file.fileno())
+        listed = host.stsfs("recover", "--staging-dir", place / "away").stdout
+        assert "kept" in listed, listed
+        (place / "away").rename(place / "staging")  # the audit compares names
+    assert object_of(folder, "kept") == b"only here"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_a_staging_directory_where_others_can_exchange_it_is_refused(place, host, folder, mode):
+    os.chown(place, 0, UID)
+    place.chmod(mode)
+    point = host.mount_point()
+    options = ("--rw", "--staging-dir", place / "staging")
+    done = host.try_mount(folder.syn_id, point, *options)
+    assert (done.returncode, done.stderr.count("\n")) == (48, 2), host.stsfs("unmount", point)
+    assert f"--staging-dir: {place} can be written by other users" in done.stderr
+    assert REMEDY in done.stderr
+    assert list(place.iterdir()) == []
+
+
+def test_a_shared_directory_that_is_sticky_serves_everybody(place, mount, folder):
+    place.chmod(0o1777)
+    live = mount(folder.syn_id, "--rw", "--staging-dir", place)
+    (live / "x").write_bytes(b"written")
+    assert object_of(folder, "x") == b"written"
