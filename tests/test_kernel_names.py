@@ -145,6 +145,10 @@ async def test_nobody_waits_where_the_kernel_would_wait_for_the_reader(
     begun_s = trio.current_time()
     await scene.names.room()
     assert trio.current_time() == begun_s
+    assert not scene.names.takes_more
+    scene.kernel.used = set()
+    await trio.sleep(10)
+    assert scene.names.takes_more
 
 
 async def test_names_that_move_and_go_leave_no_bytes_behind(scene):

@@ -206,6 +206,19 @@ async def test_entries_of_a_late_page_are_believed_from_when_it_was_asked_for(
     assert mount.vfs.entry_ttl_s(reader.handle, 0) == TTL_S
 
 
+async def test_names_of_a_late_page_are_found_without_a_request(mount, autojump_clock):
+    reader = await mount.reader()
+    while not reader.is_over:
+        await trio.sleep(TTL_S / 10)
+        await reader.read(10)
+        if reader.is_over:
+            break
+        lists = mount.store.calls["list_page"]
+        for name in reader.names[-3:]:
+            assert (await mount.find(name)).name == name
+        assert mount.store.calls["list_page"] == lists
+
+
 async def test_a_file_removed_here_is_not_shown_by_pages_that_are_read_again(autojump_clock):
     mount = Mount(*keys(60), is_changing=True)
     mount.tree.listed.limit(30 * ENTRY_BYTES)

@@ -21,6 +21,7 @@ import trio
 from stsfs import supervisor
 from stsfs.errors import DeadlineExceeded, StaleVersion, StsfsError, sole, without_frames
 from stsfs.fuse import errno_table
+from stsfs.fuse.plain_entries import make_plain
 from stsfs.fuse.xattrs import Xattrs
 from stsfs.redaction import redact
 from stsfs.store.shares import OWNER, Owner
@@ -204,11 +205,15 @@ class Operations(pyfuse3.Operations):
         """Entries with their attributes, as many as fit the kernel's buffer and a millisecond."""
         entries = await self._vfs.read_directory(fh, start_id)
         ttl_s = self._vfs.entry_ttl_s(fh, start_id)
+        takes_more = self._vfs.kernel_names.takes_more
         last: tuple[int, Node] | None = None
         for next_id, node in itertools.islice(entries, ENTRIES_MAX):
-            if not pyfuse3.readdir_reply(token, node.name, self._entry(node, ttl_s), next_id):
+            entry = self._entry(node, ttl_s)
+            is_plain = not takes_more and make_plain(entry)
+            if not pyfuse3.readdir_reply(token, node.name, entry, next_id):
                 break
-            self._vfs.refer(node)
+            if not is_plain:
+                self._vfs.refer(node)
             last = next_id, node
         if last is not None:
             self._vfs.reached(fh, *last)

@@ -101,6 +101,16 @@ class KernelNames:
                     await self._shrunk.wait()
                 await trio.lowlevel.checkpoint()
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether entries of a directory that is read may be remembered by the kernel.
+
+        One that waits for the reader before it forgets would not come to that.
+        """
+        inodes = self._inodes
+        may_wait = self._kernel is not None and not self._kernel.prunes
+        return not may_wait or inodes.held_bytes <= inodes.limit_bytes
+
     def _is_crowded(self) -> bool:
         return self._inodes.held_bytes > self._inodes.limit_bytes * 5 // 4
 

@@ -170,6 +170,11 @@ class Listing:
         """Until when (trio's clock) the entry of a number may be believed."""
         return self.expires_s
 
+    def name_told_until_s(self, name: bytes) -> float:
+        """Until when (trio's clock) the entry of a name may be believed; not at all if unknown."""
+        number = self._place(name)
+        return float("-inf") if number is None else self.told_until_s(number)
+
     def trim(self, until: int) -> bool:
         """Give up entries before a number, the first of them; whether there were any to give up.
 

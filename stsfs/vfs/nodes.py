@@ -206,6 +206,8 @@ class InodeTable:
 
     def remember(self, node: Node) -> None:
         """The kernel is about to be told of node once more."""
+        if node.lookup_count:
+            self._by_number.pop(node.inode, None)  # so that it comes last
         node.lookup_count += 1
         self._by_number[node.inode] = node
         if node.parent is not None:

@@ -107,6 +107,8 @@ class Tree:
         """What name is in parent. Costs at most one LIST, or two where parent is not listed yet."""
         if (found := self._found_here(parent, name)) is not None:
             return found
+        if (found := self._found_in_late_page(parent, name)) is not None:
+            return found
         listing = self.known_listing(parent) or await self._begin(parent)
         known = listing.find(name)
         if known is not None and not is_outdated(known):
@@ -114,6 +116,17 @@ class Tree:
         if known is None and listing.passed(name):
             return await self._still_absent(parent, listing, name)
         return await self.view(parent).probe(parent, listing, name)
+
+    def _found_in_late_page(self, parent: Directory, name: bytes) -> Found | None:
+        """What a page has shown that is younger than the listing, which takes longer than a TTL."""
+        listing = self.listed.get(parent)
+        if listing is None or trio.current_time() < listing.expires_s:
+            return None
+        known = listing.find(name)
+        until_s = listing.name_told_until_s(name)
+        if known is None or is_outdated(known) or until_s <= trio.current_time():
+            return None
+        return known, until_s
 
     async def fresh(self, parent: Directory, name: bytes) -> Node | None:
         """What name is in parent as S3 has said during this call or just before (FRESH_S).
