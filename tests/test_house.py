@@ -47,6 +47,12 @@ def test_the_rules_are_applied_to_something():
     assert Path(__file__) in TESTS
 
 
+def test_no_merge_is_left_half_done():
+    texts = [*MODULES, *TESTS, *REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
+    marker = re.compile(r"(?m)^(<{7}|>{7}) ")
+    assert [place(path) for path in texts if marker.search(path.read_text())] == []
+
+
 def test_no_file_is_longer_than_a_reader_can_hold():
     long = {place(path): len(path.read_text().splitlines()) for path in MODULES + TESTS}
     assert {name: lines for name, lines in long.items() if lines > FILE_LINES_MAX} == {}
