@@ -232,6 +232,7 @@ async def test_under_pressure_names_give_way_as_blocks_do(proc, tmp_path, nurser
     )
     names.names_bytes = 32 * MIB
     await nursery.start(watch.run)
+    await trio.sleep(1)  # until it has asked for triggers, which writes to the file
     (proc / "pressure/memory").write_text(FIGHT)
     await trio.sleep(60)
     assert names.limit_bytes == watch.names_limit_bytes == 8 * MIB

@@ -23,8 +23,9 @@ def _node_offset() -> int | None:
     probe = pyfuse3.EntryAttributes()
     probe.st_ino = _MARK
     memory = ctypes.string_at(id(probe), sys.getsizeof(probe))
+    packed = _WORD.pack(_MARK)
     words = range(0, len(memory) - _WORD.size + 1, _WORD.size)
-    places = [at for at in words if _WORD.unpack_from(memory, at) == (_MARK,)]
+    places = [at for at in words if memory[at : at + _WORD.size] == packed]
     if len(places) != 2 or places[1] - places[0] != _NODE_TO_INODE_BYTES:
         return None
     return places[0]
