@@ -219,7 +219,6 @@ BOUNDARIES = {
     "stsfs/daemon/control_client.py": "answers of a mount",
     "stsfs/daemon/spawn.py": "the report of a daemon that starts",
     "stsfs/fuse/session.py": "the kernel's first request",
-    "stsfs/fuse/plain_entries.py": "the kernel's requests for entries",
 }
 """The modules that may make values of bytes from outside, and of which: one layer per source.
 
