@@ -17,6 +17,7 @@ from stsfs.errors import StaleVersion, StsfsError
 from stsfs.fuse import errno_table
 from stsfs.rules.question import Place
 from stsfs.staging.directory import StagingDirectory
+from stsfs.staging.left import what_is_left
 from stsfs.vfs.listing import FRESH_S
 from stsfs.vfs.nodes import ROOT_INODE, Site
 from stsfs.vfs.tree import Tree
@@ -224,11 +225,7 @@ class Machine:
 
     def left_behind(self):
         """What the mounts of the past have left on the disk."""
-        staging = StagingDirectory.open(self.staging_root)
-        try:
-            return staging.left_behind()
-        finally:
-            staging.close()
+        return what_is_left(self.staging_root)
 
     @asynccontextmanager
     async def mounted(self):

@@ -180,10 +180,17 @@ class Books(Ledger):
             self.violate("unseen", f"{method} of {actor} replaced {key!r} of {other or 'them'}")
 
     def _check_hidden(self, key, actor):
-        """A key is made: whatever hides it, or is hidden by it, must have been made just now."""
+        """A key is made: whatever hides it, or is hidden by it, must have been made just now.
+
+        Where a name was a file and a directory before, another key below makes nothing worse.
+        """
         self.born_s[key] = self.now_s()
         name = key.rstrip("/")
-        ways = [name[:at] for at, each in enumerate(name) if each == "/"]
+        ways = [
+            name[:at]
+            for at, each in enumerate(name)
+            if each == "/" and not self._is_directory_beside(name[:at], key)
+        ]
         if key.endswith("/"):
             others = {name, *ways}
         else:
@@ -196,6 +203,9 @@ class Books(Ledger):
         ]
         if here and begun_s and actor and min(begun_s) > min(here) + TRUSTED_S:
             self.violate("hidden", f"{key!r} makes a file and a directory of one name")
+
+    def _is_directory_beside(self, path, key):
+        return any(each.startswith(f"{path}/") and each != key for each in self.objects)
 
     def _check_stump(self, actor, key, after):
         for session in self.sessions:
