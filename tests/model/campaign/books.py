@@ -163,14 +163,19 @@ class Books(Ledger):
                 return
 
     def _has_moved(self, actor, key, cell):
-        """Whether a rename has put it elsewhere, where others may have ended it meanwhile."""
-        return any(
-            move.mount == actor
-            and move.end == inf
-            and (key == move.old or key.startswith(f"{move.old}/"))
-            and self.was.get((cell, move.new + key.removeprefix(move.old)), 0) > move.start
-            for move in self.moves
-        )
+        """Whether a rename has copied it, and others may have ended it at the other name meanwhile.
+
+        That is the new name where the old one is removed, and the old one where copies are undone.
+        """
+        for move in self.moves:
+            if move.mount != actor or move.end != inf:
+                continue
+            for here, there in ((move.old, move.new), (move.new, move.old)):
+                is_below = key == here or key.startswith(f"{here}/")
+                other = there + key.removeprefix(here)
+                if is_below and self.was.get((cell, other), 0) > move.start:
+                    return True
+        return False
 
     def _check_seen(self, actor, method, key, before):
         other, _ = self.owner.get(key, (None, 0.0))
