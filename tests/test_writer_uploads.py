@@ -5,6 +5,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from stsfs.errors import AccessDenied, StoreFailure, WriteConflict
+from stsfs.writer.part_sizes import part_span
+from stsfs.writer.sender import STALE_PARTS_MAX
 from tests.fakes import MemoryStore, pattern
 from tests.faults import Fault, Hold
 from tests.writer_stage import MIB, closed, on_stage, released, small_parts
@@ -37,8 +39,8 @@ async def quiet():
             await wait_all_tasks_blocked(0.001)
 
 
-async def written(file, data, piece_bytes=7):
-    for start in range(0, len(data), piece_bytes):
+async def written(file, data, piece_bytes=7, begin=0):
+    for start in range(begin, len(data), piece_bytes):
         await file.write(start, data[start : start + piece_bytes])
 
 
@@ -128,6 +130,40 @@ async def test_who_comes_back_again_and_again_sends_little_ahead(staging, store)
         assert sent(store).count("upload_part") == before
         assert await closed(file)
         assert stage.data() == (b"y" + b"x" * (PART - 1)) * 30 + b"x" * 30 * PART + b"z" * 20 * PART
+
+
+@pytest.mark.parametrize(("rewritten", "goes_ahead"), [(16, True), (17, False)])
+async def test_a_stream_with_many_parts_to_be_sent_again_goes_ahead_no_further(
+    staging, store, rewritten, goes_ahead
+):
+    assert goes_ahead == (rewritten <= STALE_PARTS_MAX)
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await written(file, b"x" * 60 * PART, PART)
+        await quiet()
+        for number in range(1, rewritten + 1):
+            await file.write(part_span(number)[0], b"y")
+        before = sent(store).count("upload_part")
+        await file.write(60 * PART, b"z" * 20 * PART)
+        await quiet()
+        assert (sent(store).count("upload_part") > before) == goes_ahead
+
+
+async def test_a_file_that_grows_beyond_one_request_while_its_base_is_fetched_goes_in_parts(
+    staging, store
+):
+    async with on_stage(staging, store) as stage:
+        base = pattern(21, 2 * PART - 4)
+        file = stage.over(store.put("base/a", base))
+        await file.write(0, b"X")
+        store.script("read_range", Fault(hold=(hold := Hold())))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.publish)
+            await hold.reached()
+            await file.write(2 * PART - 4, b"last")
+            hold.let_go()
+        assert stage.data() == b"X" + base[1:] + b"last"
+        assert store.calls["put"] == 0
 
 
 async def test_unchanged_bytes_of_a_large_object_are_copied_and_never_fetched(staging, store):
@@ -342,6 +378,27 @@ async def test_a_renamed_stream_ends_under_its_new_name(staging, store):
         assert await closed(file)
         assert stage.data("base/b") == data
         assert stage.data("base/a") is None
+        assert store.writer.uploads == {}
+
+
+async def test_a_stream_that_is_renamed_while_a_part_is_on_its_way_goes_ahead_again(staging, store):
+    data = pattern(20, 10 * PART)
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        store.script("upload_part", Fault(StoreFailure("NoSuchUpload"), hold=(hold := Hold())))
+        await file.write(0, data[: 2 * PART])
+        await hold.reached()
+        async with file.held():
+            await file.rename("base/b", "b", None)
+        hold.let_go()
+        await quiet()
+        begun = store.calls["begin_upload"]
+        await written(file, data, begin=2 * PART)
+        await quiet()
+        assert store.calls["begin_upload"] == begun + 1
+        assert file.sent_bytes == 10 * PART
+        assert await closed(file)
+        assert stage.data("base/b") == data
         assert store.writer.uploads == {}
 
 
