@@ -342,15 +342,25 @@ def _trusted() -> set[int]:
 
 def _held(name: str, at: int | None, held: contextlib.ExitStack, *, create: bool = False) -> int:
     try:
-        descriptor = os.open(name, _BY_PATH | os.O_NOFOLLOW, dir_fd=at)
+        descriptor = _by_path(name, at)
     except FileNotFoundError:
         if not create:
             raise
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=at)
-        descriptor = os.open(name, _BY_PATH | os.O_NOFOLLOW, dir_fd=at)
+        descriptor = _by_path(name, at)
     held.callback(os.close, descriptor)
     return descriptor
+
+
+def _by_path(name: str, at: int | None) -> int:
+    """An entry, or a link itself. Only who asks for a directory has one mounted by autofs."""
+    try:
+        return os.open(name, _BY_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=at)
+    except OSError as exc:
+        if exc.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        return os.open(name, _BY_PATH | os.O_NOFOLLOW, dir_fd=at)
 
 
 def _check_parent(path: Path, descriptor: int, trusted: set[int], *, check: bool) -> None:

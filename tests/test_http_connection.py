@@ -333,3 +333,13 @@ async def test_an_answer_leaves_nothing_to_the_garbage_collector():
             assert len(kept) == 1
         finally:
             gc.enable()
+
+
+async def test_addresses_that_do_not_answer_are_named(monkeypatch):
+    async def never(*_):
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(http_connection, "ADDRESS_PATIENCE_S", 0.01)
+    monkeypatch.setattr(trio, "open_tcp_stream", never)
+    with pytest.raises(ConnectionBroken, match="127.0.0.1 does not answer"):
+        await connect("127.0.0.1", 1, None, check=lambda _: None)

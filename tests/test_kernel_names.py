@@ -159,3 +159,14 @@ async def test_names_that_move_and_go_leave_no_bytes_behind(scene):
     for file in files:
         scene.inodes.forget(file.inode, file.lookup_count)
     assert scene.inodes.held_bytes == 0
+
+
+async def test_a_reader_does_not_wait_by_looking_again_and_again(scene, autojump_clock):
+    """Something was forgotten, nothing more is, and there is no room yet."""
+    scene.told(5000)
+    scene.inodes.limit(1 << 20)
+    scene.names._kernel = scene.kernel
+    scene.names._shrunk.set()
+    begun_s = trio.current_time()
+    await scene.names.room()  # time goes on only while nobody is busy
+    assert trio.current_time() - begun_s == pytest.approx(ROOM_S)

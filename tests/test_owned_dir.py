@@ -183,3 +183,18 @@ def test_no_descriptor_stays_behind(tmp_path, ours):
         with pytest.raises((ForeignPath, FileNotFoundError)):
             OwnedDir.open(ours.path / name)
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_directories_on_the_way_are_asked_for_as_such(tmp_path, monkeypatch):
+    """The kernel mounts what autofs has only for those who do."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    asked = {}
+    plain_open = os.open
+
+    def noted(path, flags, *args, **kwargs):
+        asked.setdefault(path, flags)
+        return plain_open(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", noted)
+    OwnedDir.open(tmp_path / "a" / "b").close()
+    assert all(flags & os.O_DIRECTORY for flags in asked.values())

@@ -174,6 +174,14 @@ async def test_a_completion_names_each_part_with_its_checksum():
     assert server.header(0, "if-match") == '"old"'
 
 
+async def test_a_whole_object_may_have_a_checksum_of_checksums():
+    """As AWS and MinIO tell it: with the number of parts."""
+    result = (b"<CompleteMultipartUploadResult><ETag>&quot;new-2&quot;</ETag>"
+              b"<ChecksumCRC32C>9tPmLw==-2</ChecksumCRC32C></CompleteMultipartUploadResult>")  # fmt: skip
+    async with writing(Server(with_length(result))) as writer:
+        assert await complete(writer) == '"new-2"'
+
+
 async def test_an_etag_that_is_not_told_is_looked_up():
     server = Server(completed(""), stored("w", '"new-2"'))
     async with writing(server) as writer:

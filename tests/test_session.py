@@ -71,3 +71,12 @@ async def test_any_other_failure_of_the_loop_ends_it(monkeypatch):
     monkeypatch.setattr(session.pyfuse3, "main", main)
     with pytest.raises(OSError, match="broken"):
         await Session(MountPoint(Path("/nowhere"), -1)).serve()
+
+
+async def test_a_mount_that_cannot_be_looked_at_is_left_and_said_so(monkeypatch, caplog):
+    def no_descriptor(_):
+        raise OSError(errno.EMFILE, "too many")
+
+    monkeypatch.setattr(MountPoint, "opened_parent", no_descriptor)
+    await Session(MountPoint(Path("/nowhere"), -1)).unmount()
+    assert "too many" in caplog.text

@@ -336,3 +336,40 @@ async def change(mount, what, key):
         mount.store.delete(key)
         mount.changes.release(mount.root, name)
         mount.changes.tell(mount.root, name, None)
+
+
+async def test_a_listing_that_answers_is_kept_longer_than_one_that_nobody_asks(autojump_clock):
+    mount = Mount("a/x", "b/x", "c/x")
+    a, b, c = [await mount.find(name) for name in (b"a", b"b", b"c")]
+    for each in (a, b):
+        await mount.tree.listing(each)
+    await mount.tree.lookup(a, b"x")
+    await mount.find(b"a")
+    mount.tree.listed.limit(mount.tree.listed.held_bytes)
+    await mount.tree.listing(c)
+    assert mount.tree.known_listing(a) is not None
+    assert mount.tree.known_listing(b) is None
+
+
+async def test_no_place_is_looked_for_in_an_old_listing_of_one_page(autojump_clock):
+    mount = Mount("a", "b")
+    await mount.find(b"a")
+    old = mount.tree.listed.get(mount.root)
+    await trio.sleep(TTL_S + 1)
+    await mount.find(b"b")
+    assert old._places is None
+    assert mount.tree.listed.get(mount.root) is not old
+
+
+async def test_what_is_changed_before_its_page_comes_is_counted(autojump_clock):
+    mount = Mount(*keys(100), is_changing=True)
+    await mount.find(b"d0000")
+    listing = mount.tree.listed.get(mount.root)
+    count = listing.shown_count
+    node = await mount.find(b"n0050")
+    for told, more in ((None, 0), (node, 1), (node, 1), (None, 0), (node, 1)):
+        mount.changes.tell(mount.root, b"n0050", told)
+        assert listing.shown_count == count + more
+    while not listing.complete:
+        await mount.tree._next_page(listing)
+    assert listing.shown_count == len(shown(keys(100)))

@@ -173,18 +173,18 @@ class Session:
         """Take the mount away while it is still served; users of open files keep them for now."""
         said = ""
         for lazy in (False, True):
-            with self._unmounting(lazy=lazy) as started:
-                if started is None:
-                    return  # it is gone, or another one lies on it
-                command, descriptors = started
-                try:
+            try:
+                with self._unmounting(lazy=lazy) as started:
+                    if started is None:
+                        return  # it is gone, or another one lies on it
+                    command, descriptors = started
                     done = await trio.run_process(
                         command, pass_fds=descriptors, env=programs.environment(), check=False,
                         capture_stderr=True,
                     )  # fmt: skip
-                except OSError as exc:
-                    said = f"{command[0]} cannot be run: {exc}"
-                    continue
+            except OSError as exc:  # no program, no descriptor left, no way to its parent
+                said = f"no command can be run: {exc}"
+                continue
             if not done.returncode:
                 return
             said = done.stderr.decode(errors="replace").strip() or os.strerror(done.returncode)

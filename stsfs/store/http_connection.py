@@ -367,6 +367,8 @@ async def _connected(addresses: list[str], port: int) -> trio.SocketStream:
                 return await trio.open_tcp_stream(each, port)
             except OSError as exc:
                 error = exc
+                continue
+        error = TimeoutError(f"{each} does not answer")
     raise error
 
 

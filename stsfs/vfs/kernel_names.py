@@ -25,6 +25,9 @@ ROOM_S = 1.0
 ANSWER_S = 0.05
 """For the kernel to tell what it has forgotten: some of what it was asked for may be in use."""
 
+LOOK_S = 0.005
+"""Between two looks of a reader whether there is room."""
+
 IN_USE_PAUSE_S = 1.0
 """Before all are asked for once more, where the kernel has use for all of them."""
 
@@ -99,7 +102,7 @@ class KernelNames:
             while self._is_crowded():
                 with trio.move_on_after(ANSWER_S):
                     await self._shrunk.wait()
-                await trio.lowlevel.checkpoint()
+                await trio.sleep(LOOK_S)  # it may be long since that was told
 
     @property
     def takes_more(self) -> bool:

@@ -110,6 +110,7 @@ class KeyListing(Listing):
 
         self._ours: dict[bytes, Node | None] = {}  # what pages have not come to, or come after
         self._ours_next: list[tuple[bytes, bytes]] = []  # heap: shown when this is passed; name
+        self._ours_to_show = 0  # how many of `_ours` are not gone
         self._tail: int | None = None  # the number after what pages have shown, once all have come
         self._make_node: MakeNode | None = make_node
         self._reserved = directory.site.reserved_names if directory.is_site_root else frozenset()
@@ -184,6 +185,7 @@ class KeyListing(Listing):
         """Remember what we have changed until pages have passed this."""
         if name not in self._ours:
             heapq.heappush(self._ours_next, (passed, name))
+        self._ours_to_show += (node is not None) - (self._ours.get(name) is not None)
         self._ours[name] = node
 
     def find(self, name: bytes) -> Node | None:
@@ -200,7 +202,7 @@ class KeyListing(Listing):
     @property
     def shown_count(self) -> int:
         """See Listing. With what is new here, and will be shown."""
-        return super().shown_count + sum(node is not None for node in self._ours.values())
+        return super().shown_count + self._ours_to_show
 
     def is_past_pages(self, number: int) -> bool:
         """Whether only what was made here since may follow."""
@@ -344,6 +346,7 @@ class KeyListing(Listing):
             late = [node for node in self._ours.values() if node is not None]
             self._ours.clear()
             self._ours_next.clear()
+            self._ours_to_show = 0
             for node in late:
                 self.show(node)
 
@@ -354,6 +357,7 @@ class KeyListing(Listing):
         while self._ours_next and self._ours_next[0][0] <= passed:
             _, name = heapq.heappop(self._ours_next)
             ours[name] = self._ours.pop(name)
+            self._ours_to_show -= ours[name] is not None
         return ours
 
     def _show(self, name: bytes, listed: ListedObject | None, key: str) -> None:

@@ -87,6 +87,11 @@ class Listed:
             pass
         self.on_growth()
 
+    def used(self, listing: Listing) -> None:
+        """A listing has answered, and has not grown."""
+        if listing in self._counted:
+            self._counted.move_to_end(listing)
+
     def _is_used(self, listing: Listing) -> bool:
         return listing in self._readers or self._by_directory.get(listing.directory) is listing
 

@@ -110,6 +110,7 @@ class Tree:
         if (found := self._found_in_late_page(parent, name)) is not None:
             return found
         listing = self.known_listing(parent) or await self._begin(parent)
+        self.listed.used(listing)
         known = listing.find(name)
         if known is not None and not is_outdated(known):
             return known, listing.expires_s
@@ -120,13 +121,15 @@ class Tree:
     def _found_in_late_page(self, parent: Directory, name: bytes) -> Found | None:
         """What a page has shown that is younger than the listing, which takes longer than a TTL."""
         listing = self.listed.get(parent)
-        if listing is None or trio.current_time() < listing.expires_s:
+        now_s = trio.current_time()
+        if listing is None or now_s < listing.expires_s:
             return None
         known = listing.find(name)
-        until_s = listing.name_told_until_s(name)
-        if known is None or is_outdated(known) or until_s <= trio.current_time():
+        # Where no page is younger, the place of the name does not matter, which costs to find out.
+        if known is None or is_outdated(known) or listing.told_until_s(listing.end) <= now_s:
             return None
-        return known, until_s
+        until_s = listing.name_told_until_s(name)
+        return (known, until_s) if until_s > now_s else None
 
     async def fresh(self, parent: Directory, name: bytes) -> Node | None:
         """What name is in parent as S3 has said during this call or just before (FRESH_S).

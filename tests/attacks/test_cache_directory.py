@@ -1,6 +1,8 @@
 """What others, or a copy, have put into a cache directory of ours is not read or followed."""
 
 import contextlib
+import errno
+import fcntl
 import os
 import sqlite3
 import stat
@@ -208,6 +210,14 @@ def test_a_key_that_others_could_read_or_write_is_replaced(tmp_path, mode):
     assert other != key
     assert load_key(path) == other
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_key_is_kept_where_the_file_system_has_no_locks(tmp_path, monkeypatch):
+    def no_lock(*_):
+        raise OSError(errno.ENOSYS, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    assert load_key(tmp_path / "cache-key") == load_key(tmp_path / "cache-key")
 
 
 def test_a_key_that_a_crash_cut_short_is_replaced(tmp_path):

@@ -4,6 +4,7 @@ It lies with the state of the user and never in a cache directory: whoever excha
 while nothing is mounted does not have it, and what was not written with it is not found.
 """
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -39,7 +40,8 @@ def load_key(path: Path) -> bytes:
 
 
 def _read_or_make(descriptor: int) -> bytes:
-    fcntl.flock(descriptor, fcntl.LOCK_EX)  # two mounts at once agree on one
+    with contextlib.suppress(OSError):  # not every network file system has locks
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # two mounts at once agree on one
     key = os.pread(descriptor, KEY_BYTES + 1, 0)
     is_open = bool(stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077)
     if len(key) == KEY_BYTES and not is_open:
