@@ -15,6 +15,7 @@ from stsfs.vfs.nodes import ROOT_INODE, File, Site, new_number
 from stsfs.vfs.tree import Tree
 from stsfs.vfs.vfs import Vfs
 from tests.fakes import MemoryStore
+from tests.faults import Fault
 
 PAGE_KEYS = 10
 CALLER = 4711
@@ -373,3 +374,15 @@ async def test_what_is_changed_before_its_page_comes_is_counted(autojump_clock):
     while not listing.complete:
         await mount.tree._next_page(listing)
     assert listing.shown_count == len(shown(keys(100)))
+
+
+async def test_a_listing_is_kept_whose_predecessor_was_given_up_meanwhile(nursery, autojump_clock):
+    mount = Mount("a", "b")
+    await mount.find(b"a")
+    await trio.sleep(TTL_S + 1)
+    mount.store.script("list_page", Fault(delay_s=1))
+    nursery.start_soon(mount.find, b"a")
+    await trio.sleep(0.5)
+    mount.tree.listed.drop(mount.root)
+    await trio.sleep(1)
+    assert mount.tree.known_listing(mount.root) is not None

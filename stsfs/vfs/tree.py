@@ -335,7 +335,8 @@ class Tree:
                 raise
             old.expires_s = trio.current_time() + STALE_SERVED_S
             return old
-        if self.listed.get(directory) is old and not new.distrusted:
+        # The old one may have been given up meanwhile. In a directory that is gone, none is trusted.
+        if self.listed.get(directory) in {old, None} and not new.distrusted:
             self._forget_told(directory)
             self.listed.keep(new)
             return new
