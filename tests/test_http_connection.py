@@ -341,5 +341,5 @@ async def test_addresses_that_do_not_answer_are_named(monkeypatch):
 
     monkeypatch.setattr(http_connection, "ADDRESS_PATIENCE_S", 0.01)
     monkeypatch.setattr(trio, "open_tcp_stream", never)
-    with pytest.raises(ConnectionBroken, match="127.0.0.1 does not answer"):
+    with pytest.raises(ConnectionBroken, match=r"127\.0\.0\.1 does not answer"):
         await connect("127.0.0.1", 1, None, check=lambda _: None)

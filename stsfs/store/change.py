@@ -32,7 +32,7 @@ _VERBS = {
 _UPLOAD_ID = re.compile(r"[!-~]{0,4096}")
 _CRC32C = re.compile(r"(?:[A-Za-z0-9+/]{6}==)?")
 _PARTS = {"part", "part_copy"}
-"""What these answer is sent again. A whole object may have a checksum of checksums, `AAAAAA==-2`."""
+"""What these tell is sent again. A whole object may have a checksum of checksums, `AAAAAA==-2`."""
 
 _MAY_BE_SILENT = {"abort", "delete", "complete"}
 """radosgw completes an upload, and may tell an empty ETag."""

@@ -335,7 +335,7 @@ class Tree:
                 raise
             old.expires_s = trio.current_time() + STALE_SERVED_S
             return old
-        # The old one may have been given up meanwhile. In a directory that is gone, none is trusted.
+        # The old one may have been given up meanwhile. Of a directory that is gone none is trusted.
         if self.listed.get(directory) in {old, None} and not new.distrusted:
             self._forget_told(directory)
             self.listed.keep(new)
