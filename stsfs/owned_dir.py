@@ -117,10 +117,10 @@ class OwnedDir:
             bytes_max=bytes_max, private=private, any_links=any_links,
         )  # fmt: skip
 
-    def create_file(self, name: str, flags: int = os.O_WRONLY) -> int:
-        """The descriptor of a new file, mode 0600. Raises FileExistsError."""
+    def create_file(self, name: str, flags: int = os.O_WRONLY, mode: int = 0o600) -> int:
+        """The descriptor of a new file. Raises FileExistsError."""
         flags |= os.O_CREAT | os.O_EXCL
-        return os.open(_entry(name), flags | _FILE, 0o600, dir_fd=self.descriptor)
+        return os.open(_entry(name), flags | _FILE, mode, dir_fd=self.descriptor)
 
     def read(self, name: str, bytes_max: int, *, private: bool = False) -> bytes:
         """All of a file that has no more than bytes_max."""
@@ -222,14 +222,18 @@ def open_file(
 def open_log(path: str | Path, flags: int, mode: int = 0o600) -> int:
     """A file that users name, to be added to: no pipe, link or file of others is opened.
 
+    Directories above it may be anybody's, and are walked by descriptors: they lead nowhere else.
     mode: of one that is made. Raises ForeignPath and OSError.
     """
     found = resolved(Path(path))
-    with contextlib.suppress(FileNotFoundError):
-        status = os.lstat(found)  # a pipe would keep us waiting
-        if status.st_uid not in _trusted():
-            raise foreign(found, f"belongs to {_user(status.st_uid)} and not to us")
-    descriptor = os.open(found, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    with contextlib.ExitStack() as held:
+        at, name = _walk(found, held, create=False, check=False)
+        with contextlib.suppress(FileNotFoundError):
+            # a pipe would keep us waiting
+            status = os.stat(name, dir_fd=at, follow_symlinks=False)
+            if status.st_uid not in _trusted():
+                raise foreign(found, f"belongs to {_user(status.st_uid)} and not to us")
+        descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=at)
     if os.fstat(descriptor).st_uid not in _trusted():  # it was exchanged meanwhile
         os.close(descriptor)
         raise foreign(found, "belongs to another user")

@@ -8,6 +8,7 @@ import click
 
 from stsfs.cli import output
 from stsfs.cli.location_options import location_options
+from stsfs.cli.path_type import OwnPath
 from stsfs.daemon.config import PlaceOptions, format_size
 from stsfs.daemon.core_dumps import keep_memory_out_of_core_files
 
@@ -36,7 +37,7 @@ LEFT_OUT_SHOWN = 20
 @click.option(
     "--output",
     "output_path",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OwnPath(is_directory=False),
     help="Write to this file, in one step.  [default: stdout]",
 )
 @location_options

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from stsfs.daemon.spawn import open_private
+from stsfs.owned_dir import OwnedDir
 from stsfs.redaction import redact
 from stsfs.shown import shown, shown_below
 
@@ -57,6 +58,19 @@ class PrivateRotatingFileHandler(logging.handlers.RotatingFileHandler):
     def _open(self) -> TextIOWrapper:
         # mode "a", as the base class says; a literal gives the result its type
         return open(self.baseFilename, "a", encoding=self.encoding, opener=open_private)
+
+    def doRollover(self) -> None:
+        """Begin anew, in the very directory that the path leads to, links of others aside."""
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
+        path = Path(self.baseFilename)
+        with OwnedDir.open(path.parent, any_owner=True, any_parents=True, follow=True) as directory:
+            names = [path.name, *(f"{path.name}.{n}" for n in range(1, self.backupCount + 1))]
+            for newer, older in zip(names[-2::-1], names[:0:-1], strict=True):
+                if directory.has(newer):
+                    directory.rename(newer, older)
+        self.stream = self._open()
 
 
 def log_to_stderr(level: str) -> None:

@@ -29,6 +29,7 @@ from stsfs.errors import (
     without_frames,
 )
 from stsfs.location.location import Location
+from stsfs.owned_dir import OwnedDir
 from stsfs.store.object_store import ListedObject, ObjectStore
 from stsfs.store.paging import Pages, object_at
 from stsfs.vfs.listing import is_file_name
@@ -297,16 +298,20 @@ async def find_objects(
 def write_lock(path: Path, lock: Lock) -> None:
     """Write a lock file in one step: readers see the old one, or all of the new one.
 
-    Raises BadArgument where that is not possible.
+    The directory may be anybody's; links of others do not lead there. Raises BadArgument where it
+    is not possible, and ForeignPath.
     """
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    staged = f".{path.name}.{os.getpid()}"
     try:
-        with staged.open("x", encoding="utf-8", newline="\n") as file:
-            file.writelines(render(lock))
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(path)
+        with OwnedDir.open(path.parent, any_owner=True, any_parents=True, follow=True) as directory:
+            descriptor = directory.create_file(staged, mode=0o666)
+            try:
+                with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+                    file.writelines(render(lock))
+                    file.flush()
+                    os.fsync(file.fileno())
+                directory.rename(staged, path.name)
+            finally:
+                directory.unlink(staged)
     except OSError as exc:
         raise BadArgument(f"{path} cannot be written: {exc.strerror}.") from exc
-    finally:
-        staged.unlink(missing_ok=True)

@@ -93,8 +93,9 @@ def runtime_dir() -> Path:
     uid = os.geteuid()
     session = Path(f"/run/user/{uid}")
     parents = [Path("/run") if uid == 0 else session]
-    if (xdg := os.environ.get("XDG_RUNTIME_DIR")) and (uid != 0 or Path(xdg) != session):
-        parents.insert(0, Path(xdg))
+    xdg = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    if xdg.is_absolute() and (uid != 0 or xdg != session):  # a daemon has another directory
+        parents.insert(0, xdg)
     for parent in parents:
         # After `su` the variable may still name the directory of the user before.
         if _owner(parent) == uid:

@@ -5,6 +5,7 @@ trio's streams would copy every byte once more, and trio.SSLStream twice. Heads 
 httptools; bodies with a Content-Length never pass through a parser.
 """
 
+import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable
@@ -27,8 +28,12 @@ ADDRESS_PATIENCE_S = 5.0
 _SCRATCH_BYTES = 16 * 1024
 _HEAD_BYTES_MAX = 64 * 1024
 _HEADERS_MAX = 500
-_SINGLE = {b"etag", b"content-range", b"date", b"last-modified"}
-"""Headers that decide something: two that differ are no answer."""
+_SINGLE = {b"etag", b"content-range", b"last-modified"}
+"""Headers that decide something: two that differ are no answer. Proxies add a Date of their own."""
+
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d[ \r]")
+"""The beginning of a head that is not the last, which any server may send (RFC 9110, 15.2)."""
+
 _ALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """Seconds, seconds, times: a peer that has vanished is noticed while a long answer is due."""
 
@@ -185,19 +190,22 @@ class Connection:
                 await trio.lowlevel.wait_readable(self._sock)
 
     async def _receive_head(self, early_bytes: int) -> Head:
-        head = bytearray()
-        while True:
+        head, passed_bytes, end = bytearray(), 0, -1
+        while end < 0:
             count = early_bytes or await self._recv(self._scratch)
             early_bytes = 0
             if count == 0:
-                unused = self.reused and not head
+                unused = self.reused and not head and not passed_bytes
                 raise ConnectionBroken("closed before an answer", unused=unused)
             searched = max(0, len(head) - 3)
             head += self._scratch[:count]
             end = head.find(b"\r\n\r\n", searched)
-            if end >= 0:
-                break
-            if len(head) > _HEAD_BYTES_MAX:
+            # Behind half a body there is no other head to wait for.
+            while end >= 0 and not self._cut and _INTERIM.match(head):
+                passed_bytes += end + 4
+                del head[: end + 4]
+                end = head.find(b"\r\n\r\n")
+            if end < 0 and passed_bytes + len(head) > _HEAD_BYTES_MAX:
                 raise ConnectionBroken("an answer with an endless head")
         body_bytes = len(head) - (end + 4)
         self._left = self._scratch[count - body_bytes : count]
@@ -207,6 +215,8 @@ class Connection:
         assert http is not None
         try:
             http.feed_data(bytes(memoryview(head)[: end + 4]))
+        except httptools.HttpParserUpgrade as exc:
+            raise ConnectionBroken("a change of protocol that nobody asked for") from exc
         except httptools.HttpParserError as exc:
             raise ConnectionBroken(f"not HTTP: {exc}") from exc
         finally:
