@@ -27,6 +27,9 @@ ADDRESS_PATIENCE_S = 5.0
 _SCRATCH_BYTES = 16 * 1024
 _HEAD_BYTES_MAX = 64 * 1024
 _HEADERS_MAX = 500
+_SWITCHING = 101
+_INTERIM_MAX = 20
+"""Heads that announce the answer and are not it: 100 Continue, 103 Early Hints."""
 _SINGLE = {b"etag", b"content-range", b"date", b"last-modified"}
 """Headers that decide something: two that differ are no answer."""
 _ALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
@@ -63,8 +66,14 @@ class _Parser:
         self.head = Head()
         self.complete = False
         self.ended = False
+        self.followed = False
+        """Something came behind the answer that was not asked for."""
+
         self.body: list[bytes] = []
         self.http: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+
+    def on_message_begin(self) -> None:
+        self.followed = self.ended
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.complete:
@@ -77,6 +86,8 @@ class _Parser:
         headers[name] = value
 
     def on_headers_complete(self) -> None:
+        if self.followed:
+            return
         assert self.http is not None
         self.complete = True
         self.head.status = self.http.get_status_code()
@@ -86,7 +97,8 @@ class _Parser:
             self.head.length_bytes = size_bytes(int(length))
 
     def on_body(self, data: bytes) -> None:
-        self.body.append(data)
+        if not self.followed:
+            self.body.append(data)
 
     def on_message_complete(self) -> None:
         self.ended = True
@@ -123,7 +135,23 @@ class Connection:
         parser = self._parser
         if parser is None or not parser.head.keep_alive or self._left or self._cut:
             return False
+        if parser.followed:
+            return False
         return parser.ended or (parser.head.length_bytes is not None and not self._body_left_bytes)
+
+    @property
+    def silent(self) -> bool:
+        """Nothing has come since the last answer: no end, and no answer that nobody asked for.
+
+        To be looked at before the next request, which would take it for its own. Not a checkpoint.
+        """
+        try:
+            self._sock.recv_into(self._scratch)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            return False
+        return False
 
     def close(self) -> None:
         """Give the descriptor back. Not a checkpoint."""
@@ -185,22 +213,28 @@ class Connection:
                 await trio.lowlevel.wait_readable(self._sock)
 
     async def _receive_head(self, early_bytes: int) -> Head:
-        head = bytearray()
-        while True:
-            count = early_bytes or await self._recv(self._scratch)
-            early_bytes = 0
-            if count == 0:
-                unused = self.reused and not head
-                raise ConnectionBroken("closed before an answer", unused=unused)
-            searched = max(0, len(head) - 3)
-            head += self._scratch[:count]
-            end = head.find(b"\r\n\r\n", searched)
-            if end >= 0:
-                break
+        """The head of the answer, behind those that only announce it."""
+        self._left = self._scratch[:early_bytes]
+        for count in range(_INTERIM_MAX + 1):
+            head = await self._receive_one_head(unused=self.reused and not count)
+            if not 100 <= head.status < 200 or head.status == _SWITCHING:
+                return head
+            if self._cut:
+                raise ConnectionBroken("told to go on with a body that was given up")
+        raise ConnectionBroken("heads without end")
+
+    async def _receive_one_head(self, *, unused: bool) -> Head:
+        head = bytearray(self._left)
+        searched = 0
+        while (end := head.find(b"\r\n\r\n", searched)) < 0:
             if len(head) > _HEAD_BYTES_MAX:
                 raise ConnectionBroken("an answer with an endless head")
-        body_bytes = len(head) - (end + 4)
-        self._left = self._scratch[count - body_bytes : count]
+            count = await self._recv(self._scratch)
+            if count == 0:
+                raise ConnectionBroken("closed before an answer", unused=unused and not head)
+            searched = max(0, len(head) - 3)
+            head += self._scratch[:count]
+        self._left = memoryview(bytes(memoryview(head)[end + 4 :]))
         parser = _Parser()
         # Each holds the other: one cycle per answer, which nothing would collect for minutes.
         http = parser.http
