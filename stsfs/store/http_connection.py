@@ -31,6 +31,7 @@ _HEADERS_MAX = 500
 _SINGLE = {b"etag", b"content-range", b"last-modified"}
 """Headers that decide something: two that differ are no answer. Proxies add a Date of their own."""
 
+_INTERIM_MAX = 20
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d[ \r]")
 """The beginning of a head that is not the last, which any server may send (RFC 9110, 15.2)."""
 
@@ -68,8 +69,14 @@ class _Parser:
         self.head = Head()
         self.complete = False
         self.ended = False
+        self.followed = False
+        """Something came behind the answer that was not asked for."""
+
         self.body: list[bytes] = []
         self.http: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+
+    def on_message_begin(self) -> None:
+        self.followed = self.ended
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.complete:
@@ -82,6 +89,8 @@ class _Parser:
         headers[name] = value
 
     def on_headers_complete(self) -> None:
+        if self.followed:
+            return
         assert self.http is not None
         self.complete = True
         self.head.status = self.http.get_status_code()
@@ -91,7 +100,8 @@ class _Parser:
             self.head.length_bytes = size_bytes(int(length))
 
     def on_body(self, data: bytes) -> None:
-        self.body.append(data)
+        if not self.followed:
+            self.body.append(data)
 
     def on_message_complete(self) -> None:
         self.ended = True
@@ -128,7 +138,23 @@ class Connection:
         parser = self._parser
         if parser is None or not parser.head.keep_alive or self._left or self._cut:
             return False
+        if parser.followed:
+            return False
         return parser.ended or (parser.head.length_bytes is not None and not self._body_left_bytes)
+
+    @property
+    def silent(self) -> bool:
+        """Nothing has come since the last answer: no end, and no answer that nobody asked for.
+
+        To be looked at before the next request, which would take it for its own. Not a checkpoint.
+        """
+        try:
+            self._sock.recv_into(self._scratch)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            return False
+        return False
 
     def close(self) -> None:
         """Give the descriptor back. Not a checkpoint."""
@@ -190,22 +216,24 @@ class Connection:
                 await trio.lowlevel.wait_readable(self._sock)
 
     async def _receive_head(self, early_bytes: int) -> Head:
-        head, passed_bytes, end = bytearray(), 0, -1
+        head, passed, end = bytearray(), 0, -1
         while end < 0:
             count = early_bytes or await self._recv(self._scratch)
             early_bytes = 0
             if count == 0:
-                unused = self.reused and not head and not passed_bytes
+                unused = self.reused and not head and not passed
                 raise ConnectionBroken("closed before an answer", unused=unused)
             searched = max(0, len(head) - 3)
             head += self._scratch[:count]
             end = head.find(b"\r\n\r\n", searched)
             # Behind half a body there is no other head to wait for.
             while end >= 0 and not self._cut and _INTERIM.match(head):
-                passed_bytes += end + 4
+                passed += 1
+                if passed > _INTERIM_MAX:
+                    raise ConnectionBroken("heads without end")
                 del head[: end + 4]
                 end = head.find(b"\r\n\r\n")
-            if end < 0 and passed_bytes + len(head) > _HEAD_BYTES_MAX:
+            if end < 0 and len(head) > _HEAD_BYTES_MAX:
                 raise ConnectionBroken("an answer with an endless head")
         body_bytes = len(head) - (end + 4)
         self._left = self._scratch[count - body_bytes : count]

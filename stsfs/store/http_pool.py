@@ -91,11 +91,13 @@ class ConnectionPool:
         oldest_s = trio.current_time() - IDLE_S
         while self._idle and self._idle[0].idle_since_s < oldest_s:
             self._idle.pop(0).close()
-        if not self._idle:
-            return None
-        connection = self._idle.pop()
-        connection.reused = True
-        return connection
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.silent:
+                connection.reused = True
+                return connection
+            connection.close()
+        return None
 
 
 class HostPools:

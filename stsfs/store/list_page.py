@@ -42,6 +42,13 @@ parser takes a hundred bytes and more. A row has about 25, and a page a thousand
 UNCOUNTED_BYTES = 512 * 1024
 """Of one page: in so short a beginning only elements are counted, and most pages are no longer."""
 
+_TRUNCATED = {"true": True, "1": True, "false": False, "0": False, "": False}
+"""As XML writes it; where nothing is written, more follows if there is a continuation."""
+
+_ANY = "{*}"
+"""Servers write other namespaces than AWS, or none, or one for a part of the page: rows that are
+not looked for would be missing without a word."""
+
 _MARKS = (b"<", b"&", b'"', b"'")
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """What a server that does not encode keys writes for what is no text."""
@@ -64,6 +71,7 @@ class ListPageParser:
         # No entities, no network: what arrives is data from a server we do not control.
         self._xml = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
         self._fed_bytes = self._marks = 0
+        self._begun = False
 
     def announced(self, length_bytes: int | None) -> None:
         """Raise StoreFailure for a page whose length is too much already."""
@@ -81,6 +89,9 @@ class ListPageParser:
             self._marks += data.count(b"<")
         if self._marks > MARKS_MAX:
             raise StoreFailure("A page of the listing has more XML elements than any page needs.")
+        if not self._begun:
+            data = data.lstrip()  # blanks, with which servers gain time, may stand before <?xml
+            self._begun = bool(data)
         try:
             self._xml.feed(data)
         except etree.XMLSyntaxError as exc:
@@ -97,30 +108,32 @@ class ListPageParser:
             raise StoreFailure("The listing ended in the middle of its XML.") from exc
         if etree.QName(root).localname != "ListBucketResult":
             raise StoreFailure(f"The listing is a <{one_line(etree.QName(root).localname)}>.")
-        space = etree.QName(root).namespace
-        mark = f"{{{space}}}" if space else ""
-        next_token = _next_token(root, mark)
+        next_token = _next_token(root)
         if len(root) > ROWS_MAX + _FIELDS_MAX:
             raise StoreFailure(f"A page of the listing has more than {ROWS_MAX} rows.")
-        rows = _Rows(is_encoded=root.findtext(f"{mark}EncodingType") == "url")
+        rows = _Rows(is_encoded=root.findtext(f"{_ANY}EncodingType") == "url")
         prefixes = rows.prefixes(
             [
-                shared.findtext(f"{mark}Prefix") or ""
-                for shared in root.iterchildren(f"{mark}CommonPrefixes")
+                prefix.text or ""
+                for shared in root.iterchildren(f"{_ANY}CommonPrefixes")
+                for prefix in shared.iterchildren(f"{_ANY}Prefix")
             ]
         )
         objects: list[ListedObject] = []
-        columns = await _columns(root, mark)
+        columns = await _columns(root)
         for first in range(0, len(columns[0]), _SLICE_ROWS):
             objects += rows.objects(*(column[first : first + _SLICE_ROWS] for column in columns))
             await trio.lowlevel.checkpoint()
         return ListPage(objects, prefixes, next_token, rows.unusable)
 
 
-def _next_token(root: etree._Element, mark: str) -> str | None:
-    if root.findtext(f"{mark}IsTruncated") != "true":
+def _next_token(root: etree._Element) -> str | None:
+    truncated = (root.findtext(f"{_ANY}IsTruncated") or "").strip().lower()
+    token = root.findtext(f"{_ANY}NextContinuationToken")
+    if truncated not in _TRUNCATED:
+        raise StoreFailure(f"The listing is {one_line(truncated)!r}, instead of truncated or not.")
+    if not (token if truncated == "" else _TRUNCATED[truncated]):
         return None
-    token = root.findtext(f"{mark}NextContinuationToken")
     if not token:
         raise StoreFailure("The listing is truncated but names no continuation.")
     if len(token) > TEXT_CHARS_MAX:
@@ -128,14 +141,14 @@ def _next_token(root: etree._Element, mark: str) -> str | None:
     return token
 
 
-async def _columns(root: etree._Element, mark: str) -> list[list[str]]:
+async def _columns(root: etree._Element) -> list[list[str]]:
     """The texts of the Contents elements, a column at a time."""
-    rows = list(root.iterchildren(f"{mark}Contents"))
+    rows = list(root.iterchildren(f"{_ANY}Contents"))
     columns = []
     for name in _COLUMNS:
-        column = [field.text or "" for field in root.iter(mark + name)]
+        column = [field.text or "" for field in root.iter(_ANY + name)]
         if len(column) != len(rows):  # a server that leaves a field out: look row by row
-            column = [row.findtext(mark + name) or "" for row in rows]
+            column = [row.findtext(_ANY + name) or "" for row in rows]
         columns.append(column)
         await trio.lowlevel.checkpoint()
     return columns

@@ -116,7 +116,11 @@ def check_range_head(head: Head, version: ObjectVersion, start: int, stop: int) 
 
 
 def _check_etag(head: Head, version: ObjectVersion) -> None:
-    """Some servers ignore If-Match."""
+    """Some servers ignore If-Match, and some list objects without an ETag."""
+    if not version.etag:
+        raise StoreFailure(
+            f"The server tells no ETag of {version.key!r}, so that a change would go unnoticed."
+        )
     if normal_etag(header(head, b"etag")) != version.etag:
         raise StaleVersion(f"{version.key!r} was replaced.")
 

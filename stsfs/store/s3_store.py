@@ -143,7 +143,7 @@ class S3Store:
         count, what = self.counters.of("list"), f"list {prefix!r}"
 
         async def receive(connection: Connection, head: Head) -> ListPage:
-            if head.headers.get(b"content-encoding", b"identity") not in _PLAIN:
+            if head.headers.get(b"content-encoding", b"identity").lower() not in _PLAIN:
                 raise StoreFailure(f"The server compresses what it was asked for: {what}.")
             parser = ListPageParser()
             parser.announced(head.length_bytes)
