@@ -80,8 +80,8 @@ check: $(VENV)/.setup-test ## format, lint, types, layering, who owns the state 
 	@$(BIN)/ruff check --quiet stsfs tests
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -q --no-header -p no:cacheprovider tests/test_house.py tests/test_writer_states.py >/dev/null || \
-		$(BIN)/python -m pytest -q tests/test_house.py tests/test_writer_states.py
+	@$(BIN)/python -m pytest -q --no-header -p no:cacheprovider tests/test_house.py tests/test_house_files.py tests/test_writer_states.py >/dev/null || \
+		$(BIN)/python -m pytest -q tests/test_house.py tests/test_house_files.py tests/test_writer_states.py
 
 test-strict: setup-test strict-tools ## tests against a real radosgw, which is started and stopped
 	@$(BIN)/python -m pytest -m strict tests/strict $(ARGS)

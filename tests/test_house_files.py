@@ -20,7 +20,6 @@ ELSEWHERE = {
     "fuse/session.py": {"os.open"},
     # What users name to be read, and may share with others.
     "cli/verify_check.py": {"os.open"},
-    "daemon/pinning.py": {"open"},  # a new file, renamed into place
     "daemon/prices.py": {"open"},
     "entities/lock_file.py": {"os.open", "open"},
     "synapse/config_file.py": {"open"},

@@ -214,12 +214,18 @@ async def test_the_preview_of_a_file_is_not_taken_for_the_file():
         assert (await client.entities.bundle("syn2")).handle.key == "own"
 
 
-async def test_a_handle_outside_s3_has_no_bucket_and_perhaps_no_size():
-    google = handle_of("9", "GoogleCloudFileHandle", bucketName="b", key="k")
-    client, _ = scripted(bundle_of(google, dataFileHandleId="9"))
+@pytest.mark.parametrize(
+    ("kind", "bucket", "key"),
+    [("GoogleCloudFileHandle", "gs://b", "k"), ("ExternalFileHandle", None, None)],
+)
+async def test_a_handle_outside_s3_has_a_bucket_of_its_own_kind_or_none_and_perhaps_no_size(
+    kind, bucket, key
+):
+    elsewhere = handle_of("9", kind, bucketName="b", key="k")
+    client, _ = scripted(bundle_of(elsewhere, dataFileHandleId="9"))
     async with client:
         handle = (await client.entities.bundle("syn2")).handle
-    assert (handle.bucket, handle.key, handle.size_bytes, handle.md5) == (None, None, None, "")
+    assert (handle.bucket, handle.key, handle.size_bytes, handle.md5) == (bucket, key, None, "")
     assert handle.storage_location_id is None
 
 
