@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -74,6 +75,24 @@ class Machine:
         assert "Traceback" not in done.stderr
         assert any(all(word in line for word in words) for line in told), done.stderr
         return True
+
+
+def plant(machine, path, kind):
+    """Put something in place of a file of ours."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.unlink(missing_ok=True)
+    match kind:
+        case "symlink":
+            path.symlink_to(machine.secret)
+        case "hard link":
+            path.hardlink_to(machine.secret)
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))  # /dev/zero
+        case "theirs":
+            path.write_bytes(SECRET)
+            os.chown(path, OTHER, OTHER)
 
 
 def as_other(script, *arguments):

@@ -17,6 +17,7 @@ from tests.attacks.other_user import (
     as_other,
     needs_two_users,
     new_machine,
+    plant,
     record_text,
 )
 
@@ -137,17 +138,7 @@ def test_a_directory_below_one_of_another_user_is_not_trusted(machine):
 def test_nothing_in_it_leads_elsewhere_or_waits(machine, kind, name):
     size_bytes = len(SECRET)
     owner = left_by_root(machine, size_bytes=size_bytes, present=[[0, size_bytes]])
-    path = owner / name
-    path.unlink(missing_ok=True)
-    match kind:
-        case "symlink":
-            path.symlink_to(machine.secret)
-        case "hard link":
-            path.hardlink_to(machine.secret)
-        case "pipe":
-            os.mkfifo(path)
-        case "device":
-            os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))  # /dev/zero
+    plant(machine, owner / name, kind)
     done = recover(machine, machine.home / "staging", ("--save", "OUT"))
     assert "Traceback" not in done.stderr
     assert done.returncode != 70
@@ -182,16 +173,16 @@ def test_saving_does_not_follow_links_of_others(machine):
     left_by_root(machine)
     victim = machine.home / "victim"
     victim.mkdir()
-    for plant in (
+    for script in (
         'ln -s "$2" "$1/out"',
         'mkdir -m 0777 "$1/out"; ln -s "$2" "$1/out/dir"',
         'mkdir -m 0777 "$1/out" "$1/out/dir"; ln -s "$2/new" "$1/out/dir/file.partial"',
         'mkdir -m 0777 "$1/out" "$1/out/dir"; ln -s "$2/new" "$1/out/dir/file"',
     ):
-        as_other(f'rm -rf "$1/out"; {plant}', machine.shared, victim)
+        as_other(f'rm -rf "$1/out"; {script}', machine.shared, victim)
         done = recover(machine, machine.home / "staging", ("--save", machine.shared / "out"))
         assert "Traceback" not in done.stderr
-        assert os.listdir(victim) == [], plant
+        assert os.listdir(victim) == [], script
         if (machine.shared / "out").is_dir() and not (machine.shared / "out").is_symlink():
             shutil.rmtree(machine.shared / "out")  # with what root has saved there
 

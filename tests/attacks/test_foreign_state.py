@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from tests.attacks.other_user import OTHER, SECRET, as_other, needs_two_users, new_machine
+from tests.attacks.other_user import OTHER, SECRET, as_other, needs_two_users, new_machine, plant
 
 pytestmark = needs_two_users
 
@@ -17,24 +17,6 @@ KINDS = ("symlink", "hard link", "pipe", "device", "theirs")
 def machine():
     with new_machine() as made:
         yield made
-
-
-def plant(machine, path, kind):
-    """Put something in place of a file of ours."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.unlink(missing_ok=True)
-    match kind:
-        case "symlink":
-            path.symlink_to(machine.secret)
-        case "hard link":
-            path.hardlink_to(machine.secret)
-        case "pipe":
-            os.mkfifo(path)
-        case "device":
-            os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))  # /dev/zero
-        case "theirs":
-            path.write_bytes(SECRET)
-            os.chown(path, OTHER, OTHER)
 
 
 def precious(path):
