@@ -133,17 +133,24 @@ async def test_a_probe_without_a_descriptor_to_wait_with_is_no_verdict(tmp_path,
     assert await watchdog.answers(tmp_path, timeout_s=60)
 
 
-async def test_the_control_socket_is_heard_again(nursery, monkeypatch, autojump_clock, bugs):
+async def test_the_control_socket_is_heard_again(nursery, monkeypatch, bugs):
     async def echo(request):
         return {"heard": True}
 
     with tempfile.TemporaryDirectory() as directory:  # pytest's own can be too long for a socket
         path = Path(directory) / "s"
-        accept = Failing(control._accept, times=2)
-        monkeypatch.setattr(control, "_accept", accept)
+        accepting = trio.Event()
+
+        async def accept(listening, server, really=control._accept):
+            accepting.set()
+            await really(listening, server)
+
+        monkeypatch.setattr(control, "_accept", Failing(accept, times=2))
+        monkeypatch.setattr(control, "RESTART_PAUSE_S", 0.0)
+        monkeypatch.setattr(supervisor, "RESTART_PAUSE_S", 0.0)
         await nursery.start(serve_control, path, {"echo": echo})
-        while accept.calls < 3:
-            await trio.sleep(1)
+        with trio.fail_after(60):
+            await accepting.wait()
         answer = await trio.to_thread.run_sync(lambda: ask(path, "echo", timeout_s=30))
         assert answer == {"heard": True}
         assert bugs() == 2

@@ -233,6 +233,37 @@ async def test_a_lookup_confirms_for_its_own_open_only(store, vfs, autojump_cloc
         await vfs.open(new.inode, 0, caller)
 
 
+async def test_what_a_lookup_has_confirmed_counts_for_the_next_open_only(store, vfs):
+    """Also if that open fails: by the next one the object may have been replaced again."""
+    node = await look_up(vfs)
+    version_2 = pattern("second", SIZE_BYTES)
+    store.put("x", version_2)
+    with pytest.raises(StaleVersion):
+        await vfs.open(node.inode, 0, CALLER)
+    second = await look_up(vfs)
+    store.put("x", NEW)
+    with pytest.raises(StaleVersion):
+        await vfs.open(second.inode, 0, SOMEONE_ELSE)
+    with pytest.raises(StaleVersion):
+        await vfs.open(second.inode, 0, CALLER)
+    store.put("x", version_2)
+    assert await look_up(vfs, caller=SOMEONE_ELSE) is second
+    store.put("x", NEW)
+    with pytest.raises(StaleVersion):
+        await vfs.open(second.inode, 0, CALLER)
+
+
+async def test_a_lookup_of_stat_confirms_nothing_for_a_later_open(store, vfs):
+    node = await look_up(vfs)
+    store.put("x", pattern("second", SIZE_BYTES))
+    with pytest.raises(StaleVersion):
+        await vfs.open(node.inode, 0, SOMEONE_ELSE)
+    second = await look_up(vfs)
+    store.put("x", NEW)
+    with pytest.raises(StaleVersion):
+        await vfs.open(second.inode, 0, CALLER)
+
+
 async def test_each_open_asks_however_fresh_the_listing_is(store, vfs, autojump_clock):
     for number in range(3):
         vfs.release(await opened(vfs))

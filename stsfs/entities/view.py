@@ -184,7 +184,6 @@ class EntityView:
         old: Listing | None = None,
         *,
         listed_id: str = "",
-        successor: bool = False,
     ) -> EntityDirectory | EntityFile:
         """The node of an entity: the one we have if it is the same version, else a new one."""
         told = self._probed.answer(parent, name)
@@ -214,7 +213,6 @@ class EntityView:
             None,
             _ns(header.modified_unix_s),
             "",
-            successor=successor or any(is_outdated(each) for each in olds),
             header=header,
             listed_id=listed_id or header.entity_id,
         )
@@ -272,7 +270,7 @@ class EntityView:
         for header in headers:
             content = targets.get(header.entity_id, header)
             if not isinstance(content, str) and not reason_hidden(header):
-                return self.node(parent, name, content, listed_id=entity_id, successor=True)
+                return self.node(parent, name, content, listed_id=entity_id)
         return None
 
     def special(self, parent: Directory, name: bytes) -> Node | None:

@@ -46,7 +46,11 @@ MALLOC_TRIM_BYTES = 16 << 20
 """Free memory at the end of the heap that stays there. To set the other bound fixes this one, too,
 at 128 KiB: then each body of a write is given back, and its pages are made anew for the next."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+MALLOC_ARENAS = 1
+"""Heaps. glibc gives each thread its own, and each of them would keep as much free memory; threads
+of Python rarely allocate at the same time."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 
 PASSING = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 """What reading a request may meet on a machine that is short of something for a while."""
@@ -75,6 +79,7 @@ def return_buffers_to_the_system() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, MALLOC_MMAP_BYTES)
         mallopt(_M_TRIM_THRESHOLD, MALLOC_TRIM_BYTES)
+        mallopt(_M_ARENA_MAX, MALLOC_ARENAS)
 
 
 @dataclass(slots=True)

@@ -60,7 +60,7 @@ class WriteOperations(Operations):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """Open a file, made if it is not there."""
         handle, file = await self._writing.create(
-            parent_inode, name, flags, _unusual(mode, self._file_mode), ctx.pid
+            parent_inode, name, flags, _unusual(mode, self._file_mode)
         )
         self.owners[handle] = OWNER.get()
         return pyfuse3.FileInfo(fh=handle, keep_cache=True), self._entry(file, 0.0)
@@ -137,7 +137,7 @@ class WriteOperations(Operations):
             gid=attr.st_gid if fields.update_gid else None,
             owner=(self._appearance.uid, self._appearance.gid),
         )
-        return self._entry(await self._writing.set_attributes(inode, change, fh, ctx.pid), 0.0)
+        return self._entry(await self._writing.set_attributes(inode, change, fh), 0.0)
 
     @change_handler
     async def mknod(
@@ -147,7 +147,7 @@ class WriteOperations(Operations):
         if (operation := SPECIAL_FILES.get(stat.S_IFMT(mode))) is not None:
             self._writing.names.refuse(operation, parent_inode, name)
         mode_asked = _unusual(mode, self._file_mode)
-        file = await self._writing.make_file(parent_inode, name, mode_asked, ctx.pid)
+        file = await self._writing.make_file(parent_inode, name, mode_asked)
         return self._entry(file, 0.0)
 
     @change_handler

@@ -264,7 +264,7 @@ class KeysView:
                     continue  # what is written here was over this version, and lost to another
                 if old.outdated:
                     # It was put back, or this page is older than what outdated it: ask.
-                    old.outdated, old.successor = False, True
+                    old.outdated = False
                 return old
         file = File(
             new_number(),
@@ -273,7 +273,6 @@ class KeysView:
             version,
             int(listed.modified_unix_s * 1e9),
             sys.intern(listed.storage_class),
-            successor=any(is_outdated(old) for old in olds),
         )
         known_here = recalled.get(listed.key)
         if known_here is not None and known_here.etag == listed.etag:

@@ -105,9 +105,6 @@ class File:
     outdated: bool = False
     """The server has said that this version is gone; the next lookup asks for the new one."""
 
-    successor: bool = False
-    """Found in place of an outdated version (or once more after that), and not confirmed yet."""
-
     mode: int | None = None
     """Permission bits that were set here; None: those of the mount."""
 

@@ -28,10 +28,8 @@ SUCCESSIONS_MAX = 10
 VOUCHED_S = 0.1
 """From the lookup to the open of the same open(2), which follow each other at once."""
 
-VOUCHED_MAX = 1000
-
 REPEATED_S = 60.0
-"""From an open that met StaleVersion to the lookup of its repetition, on a busy machine."""
+"""From an open that met StaleVersion to its repetition, on a busy machine."""
 
 REPEATED_MAX = 1000
 
@@ -52,6 +50,24 @@ class DirectoryHandle:
     listing: Listing
     reached: tuple[int, Node] | None = None
     """The entry that was taken last, and the position after it."""
+
+
+@dataclass(slots=True, eq=False)
+class RepeatedOpen:
+    """One caller's open(2) of a name, which has met StaleVersion and comes once more."""
+
+    confirmed: File | None = None
+    """What its lookup has found, and S3 has just confirmed."""
+
+    believed_until_s: float = 0.0
+
+    def vouch(self, file: File) -> None:
+        """S3 has just confirmed what the lookup found."""
+        self.confirmed, self.believed_until_s = file, trio.current_time() + VOUCHED_S
+
+    def vouches_for(self, file: File) -> bool:
+        """The open that is repeated need not ask again."""
+        return self.confirmed is file and trio.current_time() < self.believed_until_s
 
 
 class Vfs:
@@ -79,10 +95,7 @@ class Vfs:
         self._files: dict[int, FileHandle] = {}
         self._directories: dict[int, DirectoryHandle] = {}
         self._last_handle = 0
-        self._vouched: TTLCache[tuple[File, int], None] = TTLCache(
-            VOUCHED_MAX, VOUCHED_S, timer=trio.current_time
-        )
-        self._repeated: TTLCache[tuple[Directory, bytes, int], File] = TTLCache(
+        self._repeated: TTLCache[tuple[Directory, bytes, int], RepeatedOpen] = TTLCache(
             REPEATED_MAX, REPEATED_S, timer=trio.current_time
         )
 
@@ -148,13 +161,12 @@ class Vfs:
         """
         parent = self._tree.directory(parent_inode)
         distrusts = self._tree.distrusts
-        stale = self._repeated.pop((parent, name, caller), None)
+        repeated = self._repeated.get((parent, name, caller))
         for _ in range(SUCCESSIONS_MAX):
             node, until_s = await self._tree.lookup(parent, name)
-            is_other = stale is not None and node is not stale
-            if not isinstance(node, File) or not (node.successor or is_other):
+            if repeated is None or not isinstance(node, File):
                 break
-            if await self._vouch(node, caller):
+            if await self._vouch(node, repeated):
                 break
         now_s = trio.current_time()
         # What was asked before a refresh may not be remembered after it.
@@ -224,23 +236,27 @@ class Vfs:
         self._tree.inodes.used(file)
         if isinstance(file, Directory):
             raise IsADirectory(f"{path_of(file)} is a directory.")
-        with self._repeating(file, caller):
-            return await self._open_version(file, flags, caller)
+        with self._opening(file, caller) as vouched:
+            return await self._open_version(file, flags, vouched=vouched)
 
     @contextmanager
-    def _repeating(self, file: File, caller: int) -> Iterator[None]:
+    def _opening(self, file: File, caller: int) -> Iterator[bool]:
         """An open: if it meets StaleVersion, the lookup that follows confirms what it finds.
 
-        That may be a version that another caller has had confirmed, and that is gone again.
+        Gives whether this is the open that is repeated, and its lookup has confirmed the file. No
+        other open may believe that: the object can be replaced between the two. The kernel repeats
+        an open only once, so the second StaleVersion is for the reader.
         """
         place = file.parent, file.name, caller
+        repeated = self._repeated.pop(place, None)
         try:
-            yield
+            yield repeated is not None and repeated.vouches_for(file)
         except StaleVersion:
-            self._repeated[place] = file
+            if repeated is None:
+                self._repeated[place] = RepeatedOpen()
             raise
 
-    async def _open_version(self, file: File, flags: int, caller: int) -> int:
+    async def _open_version(self, file: File, flags: int, *, vouched: bool) -> int:
         if file.outdated:
             raise StaleVersion(f"{path_of(file)} was replaced or deleted.")
         version, confirmed = await self._version(file)
@@ -253,7 +269,8 @@ class Vfs:
             if self._verification is not None and file.md5:
                 self._verification.check(version, file.md5)
                 reader = VerifyingReader(reader, version, file.md5, self._verification)
-            await self._confirm(file, reader, caller, confirmed=confirmed)
+            if not (vouched or confirmed):
+                await self._confirm(file, reader)
         except BaseException:
             reader.close()
             raise
@@ -273,8 +290,8 @@ class Vfs:
         """End of a file handle."""
         self._files.pop(handle).reader.close()
 
-    async def _vouch(self, file: File, caller: int) -> bool:
-        """Confirm a version found in place of an outdated one, for the open that is repeated.
+    async def _vouch(self, file: File, repeated: RepeatedOpen) -> bool:
+        """Confirm the version that the lookup of a repeated open has found.
 
         False when it is gone as well.
 
@@ -296,8 +313,7 @@ class Vfs:
             return False
         except StsfsError:
             return True  # the open will meet it too, and say so
-        file.successor = False
-        self._vouched[file, caller] = None
+        repeated.vouch(file)
         return True
 
     async def _version(self, file: File) -> tuple[ObjectVersion, bool]:
@@ -319,13 +335,12 @@ class Vfs:
         self._tree.outdate(file)
         return await self._tree.view(file.parent).gone(file, stale)
 
-    async def _confirm(self, file: File, reader: Reader, caller: int, *, confirmed: bool) -> None:
+    async def _confirm(self, file: File, reader: Reader) -> None:
         """Close-to-open consistency: an open asks the server, however fresh the listing is.
 
         It rarely costs a request of its own: the answer to the first range fetched is the answer.
         """
-        vouched = self._vouched.pop((file, caller), False) is None
-        if self._trust_listings or vouched or confirmed:
+        if self._trust_listings:
             return
         version = file.version
         try:

@@ -18,7 +18,7 @@ from stsfs.vfs.reader import CachedReader, DirectReader, Reader
 from stsfs.vfs.recall import Recall
 from stsfs.vfs.staged_nodes import StagedNodes
 from stsfs.vfs.tree import Tree
-from stsfs.vfs.vfs import Vfs
+from stsfs.vfs.vfs import RepeatedOpen, Vfs
 from stsfs.vfs.writable import Writable
 from stsfs.writer.dirty_state import DirtyState
 from stsfs.writer.listeners import FileEnded
@@ -64,9 +64,9 @@ class WritingVfs(Vfs):
             return node, 0.0
         return node, ttl_s
 
-    async def _vouch(self, file: File, caller: int) -> bool:
+    async def _vouch(self, file: File, repeated: RepeatedOpen) -> bool:
         """See Vfs. What is being written here is what the open gets: nobody has to be asked."""
-        return file.staged is not None or await super()._vouch(file, caller)
+        return file.staged is not None or await super()._vouch(file, repeated)
 
     async def open(self, inode: int, flags: int, caller: int) -> int:
         """See Vfs. For writing it costs no more until something is written, or O_TRUNC given."""
@@ -74,10 +74,12 @@ class WritingVfs(Vfs):
         self._tree.inodes.used(file)
         if isinstance(file, Directory):
             raise IsADirectory(f"{path_of(file)} is a directory.")
-        with self._repeating(file, caller):
-            return await self._open(file, flags, caller)
+        with self._opening(file, caller) as vouched:
+            return await self._open(file, flags, vouched=vouched)
 
-    async def _open(self, file: File, flags: int, caller: int, *, made: bool = False) -> int:
+    async def _open(
+        self, file: File, flags: int, *, vouched: bool = False, made: bool = False
+    ) -> int:
         # To make a file or to cut it off is a change, though nothing more may be written.
         writes = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC) or made
         if writes:
@@ -87,10 +89,10 @@ class WritingVfs(Vfs):
             raise StaleVersion(f"{path_of(file)} was replaced or deleted.")
         version, reader = file.version, self._reader(file, flags)
         try:
-            if file.staged is None:
+            if file.staged is None and not vouched:
                 # A writer reads little, if at all: it is not worth fetching the front of the file.
                 confirming = DirectReader(self._cache.store, _version(file)) if writes else reader
-                await self._confirm_other(file, confirming, caller)
+                await self._confirm_other(file, confirming)
         except BaseException:
             reader.close()
             raise
@@ -109,11 +111,11 @@ class WritingVfs(Vfs):
                 raise
         return number
 
-    async def _confirm_other(self, file: File, reader: Reader, caller: int) -> None:
+    async def _confirm_other(self, file: File, reader: Reader) -> None:
         """Ask whether S3 has the version of a file; another one of our own making is as good."""
         version = file.version
         try:
-            await self._confirm(file, reader, caller, confirmed=False)
+            await self._confirm(file, reader)
         except StaleVersion:
             staged = file.staged
             is_ours = file.version is not version if staged is None else not staged.detached
@@ -129,7 +131,7 @@ class WritingVfs(Vfs):
         return CachedReader(self._cache, file.version, self._read_ahead)
 
     async def create(
-        self, parent_inode: int, name: bytes, flags: int, mode: int | None, caller: int
+        self, parent_inode: int, name: bytes, flags: int, mode: int | None
     ) -> tuple[int, File]:
         """Open a file that is made if there is none; its handle and its node.
 
@@ -148,7 +150,7 @@ class WritingVfs(Vfs):
             if node is None:
                 node = self._nodes.make(parent, name, exclusive=exclusive, mode=mode)
                 flags &= ~os.O_TRUNC
-        number = await self._open(node, flags, caller, made=made)
+        number = await self._open(node, flags, made=made)
         self._tree.inodes.remember(node)
         return number, node
 
@@ -226,12 +228,10 @@ class WritingVfs(Vfs):
         opened = self._live(handle)
         await self._nodes.released(opened.file, writes=opened.writes)
 
-    async def make_file(
-        self, parent_inode: int, name: bytes, mode: int | None, caller: int
-    ) -> File:
+    async def make_file(self, parent_inode: int, name: bytes, mode: int | None) -> File:
         """Make an empty file, in S3 as well. Counts one reference of the kernel to its node."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        handle, file = await self.create(parent_inode, name, flags, mode, caller)
+        handle, file = await self.create(parent_inode, name, flags, mode)
         try:
             await self.close(handle)
         except StsfsError:
@@ -242,9 +242,7 @@ class WritingVfs(Vfs):
             self.release(handle)
         return file
 
-    async def set_attributes(
-        self, inode: int, change: AttributeChange, handle: int | None, caller: int
-    ) -> Node:
+    async def set_attributes(self, inode: int, change: AttributeChange, handle: int | None) -> Node:
         """Change what was asked for; the node afterwards. Nothing is changed if a rule says no."""
         node = self._tree.inodes.get(inode)
         if change.mode is not None:
@@ -257,12 +255,12 @@ class WritingVfs(Vfs):
         if change.size_bytes is not None:
             if isinstance(node, Directory):
                 raise IsADirectory(f"{path_of(node)} is a directory.")
-            await self._truncate(node, change.size_bytes, handle, caller)
+            await self._truncate(node, change.size_bytes, handle)
         if change.mode is not None or change.modified_ns is not None:
             self._set_mode_and_time(node, change)
         return node
 
-    async def _truncate(self, file: File, size_bytes: int, handle: int | None, caller: int) -> None:
+    async def _truncate(self, file: File, size_bytes: int, handle: int | None) -> None:
         self._asking.of_node("write", file)
         if file.outdated and file.staged is None:
             raise StaleVersion(f"{path_of(file)} was replaced or deleted.")
@@ -272,7 +270,7 @@ class WritingVfs(Vfs):
             return
         if file.staged is None:
             reader = DirectReader(self._cache.store, _version(file))
-            await self._confirm_other(file, reader, caller)
+            await self._confirm_other(file, reader)
         # truncate(2) is an open, a change and a close: nobody ends the file in between.
         self._nodes.opened(file, writes=True)
         try:

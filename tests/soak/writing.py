@@ -43,7 +43,8 @@ class Writing:
             made = WritingMount(
                 soak.stage, folder, root / name, kinds, options,
                 patience_s=plan.patience_s, windows=windows,
-                allowed=[RACED, NO_ROOM, *hard], seed=plan.seed,
+                allowed=[RACED, NO_ROOM, *hard], seed=plan.seed, tell=judge.tell,
+                may_be_full=self.has_small_disk and name == "lasting",
             )  # fmt: skip
             self._undo.callback(made.destroy)
             made.start()

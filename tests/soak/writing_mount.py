@@ -25,15 +25,20 @@ LOG_ERRNOS = {"ESTALE", "EEXIST"}
 class WritingMount:
     """One machine with one mount for writing, and its crew."""
 
-    def __init__(self, stage, folder, root, kinds, options, *, patience_s, windows, allowed, seed):
+    def __init__(
+        self, stage, folder, root, kinds, options, *,
+        patience_s, windows, allowed, seed, tell, may_be_full=False,
+    ):  # fmt: skip
         """root is a directory of its own, which may have a file system for `staging`; patience_s is
         how long all that was accepted may take to be in S3 or in the list of `stsfs recover`;
         windows(begin_s, end_s) tells whether trouble is announced, allowed are patterns of lines
-        of the log.
+        of the log; tell hears at once of what a kill has lost; may_be_full allows ENOSPC for all
+        but streams, which go through a disk that is smaller than they are.
         """
 
         self.folder, self.kinds, self.seed = folder, kinds, seed
         self.patience_s, self._windows, self._allowed = patience_s, windows, allowed
+        self._tell_problem, self._may_be_full = tell, may_be_full
         self.root, self.staging = root, root / "staging"
         self.options = [*options, "--rw", "--staging-dir", self.staging]
         (root / "home").mkdir()
@@ -105,7 +110,9 @@ class WritingMount:
             if not problems or time.monotonic() > deadline_s:
                 break
         self.checks += 1
-        self.problems += [f"{self.root.name}, kill {self.kills}: {each}" for each in problems]
+        for each in problems:
+            self.problems.append(f"{self.root.name}, kill {self.kills}: {each}")
+            self._tell_problem(f"{time.monotonic():.1f} {self.problems[-1]}")
         self._give_up(left)
         doubtful = [path for path, states in ledger.allowed.items() if len(states) > 1]
         doubtful += [path for path, states in ledger.allowed.items()
@@ -208,7 +215,8 @@ class WritingMount:
             if operation == "killed program":
                 continue
             raced = operation == "log" and errno in LOG_ERRNOS
-            if not (killed or raced or self._windows(begin_s, end_s)):
+            full = self._may_be_full and errno == "ENOSPC" and operation != "stream"
+            if not (killed or raced or full or self._windows(begin_s, end_s)):
                 yield f"{self.root.name}: {operation} failed with {errno} at {begin_s:.1f}"
 
     def destroy(self):

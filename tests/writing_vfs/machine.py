@@ -94,7 +94,7 @@ class Mount:
             if node is None:
                 if not flags & os.O_CREAT:
                     raise FileNotFoundError(path)
-                number, file = await self.vfs.create(parent, name.encode(), flags, mode, CALLER)
+                number, file = await self.vfs.create(parent, name.encode(), flags, mode)
                 return Descriptor(number, file.inode)
             if flags & os.O_CREAT and flags & os.O_EXCL:
                 raise FileExistsError(path)
@@ -209,7 +209,7 @@ class Mount:
         """setattr of a path, or of an open file."""
         inode = (await self.stat(path)).inode if descriptor is None else descriptor.inode
         handle = None if descriptor is None else descriptor.number
-        await self.vfs.set_attributes(inode, AttributeChange(**change), handle, CALLER)
+        await self.vfs.set_attributes(inode, AttributeChange(**change), handle)
 
 
 @dataclass

@@ -214,7 +214,7 @@ async def test_a_directory_is_not_opened_for_writing(mount, store):
     with pytest.raises(IsADirectory):
         await mount.open("d", os.O_RDONLY)
     with pytest.raises(IsADirectory):
-        await mount.vfs.create(root_node(mount).inode, b"d", WRITE, None, 1)
+        await mount.vfs.create(root_node(mount).inode, b"d", WRITE, None)
 
 
 async def test_many_closes_upload_at_the_same_time(mount, store, autojump_clock):

@@ -81,7 +81,7 @@ async def test_exclusive_creation_fails_here_at_once(mount, store):
     await mount.put("f", NEW)
     root = root_node(mount).inode
     with pytest.raises(AlreadyExists):
-        await mount.vfs.create(root, b"f", WRITE | os.O_EXCL, None, 1)
+        await mount.vfs.create(root, b"f", WRITE | os.O_EXCL, None)
 
 
 async def test_exclusive_creation_fails_between_hosts_when_it_is_published(mount, store):

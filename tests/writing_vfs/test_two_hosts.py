@@ -41,7 +41,7 @@ async def test_an_append_to_what_another_host_made_keeps_what_is_there(
     assert await b.names() == []
     await a_moment_later()
     await a.put("log", b"from a\n")
-    number, node = await b.vfs.create(root(b), b"log", APPEND, None, 1)  # absent for b's kernel
+    number, node = await b.vfs.create(root(b), b"log", APPEND, None)  # absent for b's kernel
     await b.vfs.write(number, node.size_bytes, b"from b\n")
     await b.vfs.flush(number)
     assert data(store, "log") == b"from a\nfrom b\n"
@@ -65,7 +65,7 @@ async def test_a_file_that_must_be_new_is_not_where_another_host_has_one(
     await a_moment_later()
     await a.put("f", OLD)
     with pytest.raises(AlreadyExists):
-        await b.vfs.create(root(b), b"f", EXCLUSIVE, None, 1)
+        await b.vfs.create(root(b), b"f", EXCLUSIVE, None)
     assert data(store, "f") == OLD
 
 
@@ -75,7 +75,7 @@ async def test_a_file_is_not_made_where_another_host_has_a_directory(hosts, auto
     await a_moment_later()
     await a.mkdir("d")
     with pytest.raises(IsADirectory):
-        await b.vfs.create(root(b), b"d", WRITE, None, 1)
+        await b.vfs.create(root(b), b"d", WRITE, None)
     assert list(store.objects) == ["d/"]
     assert await b.names("d") == []
 
@@ -204,7 +204,7 @@ async def test_a_rename_says_that_s3_could_not_be_asked_and_changes_nothing(
         lambda: b.vfs.names.rename(root(b), b"x", root(b), b"y"),
         lambda: b.vfs.names.unlink(root(b), b"x"),
         lambda: b.vfs.names.mkdir(root(b), b"d", None),
-        lambda: b.vfs.create(root(b), b"z", WRITE, None, 1),
+        lambda: b.vfs.create(root(b), b"z", WRITE, None),
     ):
         store.script("list_page", *[Fault(StoreFailure("down"))] * 2)
         with pytest.raises(StoreFailure):

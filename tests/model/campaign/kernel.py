@@ -36,9 +36,7 @@ class Kernel:
             async with self._locks[parent]:
                 node = await mount.lookup(parent, name)
                 if node is None:
-                    number, file = await self.vfs.create(
-                        parent, name.encode(), flags, None, _CALLER
-                    )
+                    number, file = await self.vfs.create(parent, name.encode(), flags, None)
                     return Descriptor(number, file.inode)
             if flags & os.O_EXCL:
                 raise FileExistsError(path)
