@@ -77,6 +77,6 @@ async def served(script, *, tls=None, connections=1):
                 await script(Peer(whole))
 
         nursery.start_soon(serve)
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             yield listener.socket.getsockname()
         nursery.cancel_scope.cancel()

@@ -164,7 +164,7 @@ async def test_a_waiter_that_is_cancelled_lets_the_next_one_go(pool):
         with scope:
             await pool.take(2)
 
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(take_two)
             await wait_all_tasks_blocked()

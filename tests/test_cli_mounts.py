@@ -209,7 +209,7 @@ def test_the_service_manager_hears_of_readiness(run, mountpoint, monkeypatch, mo
             pid = started.pid if mode else daemon_of(run, mountpoint)
             assert heard == (["READY=1"] if mode else ["READY=1", f"MAINPID={pid}"])
             assert run("unmount", mountpoint).returncode == 0
-            assert started.wait(30) == 0
+            assert started.wait(120) == 0
 
 
 @pytest.mark.mount

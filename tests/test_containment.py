@@ -67,7 +67,7 @@ async def test_whoever_waits_for_bytes_hears_of_a_bug_in_their_end(nursery, monk
     content = cache.enter(store.put("a", pattern("a", 100)))
     store.objects.clear()
     monkeypatch.setattr(content, "fail", Failing(content.fail))
-    with trio.fail_after(30), pytest.raises(StoreFailure, match="bug"):
+    with trio.fail_after(120), pytest.raises(StoreFailure, match="bug"):
         await cache.read(content, 0, 16, (0, 16))
     assert bugs() == 1
     store.put("b", pattern("b", 100))
@@ -151,7 +151,7 @@ async def test_the_control_socket_is_heard_again(nursery, monkeypatch, bugs):
         await nursery.start(serve_control, path, {"echo": echo})
         with trio.fail_after(60):
             await accepting.wait()
-        answer = await trio.to_thread.run_sync(lambda: ask(path, "echo", timeout_s=30))
+        answer = await trio.to_thread.run_sync(lambda: ask(path, "echo", timeout_s=120))
         assert answer == {"heard": True}
         assert bugs() == 2
         nursery.cancel_scope.cancel()

@@ -33,7 +33,7 @@ def path():
 
 async def client(path, command, **arguments):
     return await trio.to_thread.run_sync(
-        lambda: ask(path, command, timeout_s=10, arguments=arguments)
+        lambda: ask(path, command, timeout_s=120, arguments=arguments)
     )
 
 
@@ -163,7 +163,7 @@ async def test_a_refusal_that_comes_before_the_request_is_heard(path, monkeypatc
     class LateSender(socket.socket):
         def connect(self, address):
             super().connect(address)
-            assert refused.wait(10)
+            assert refused.wait(120)
 
     def refuse(listening):
         connection, _address = listening.accept()

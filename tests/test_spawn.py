@@ -166,5 +166,5 @@ def test_interrupting_the_wait_ends_the_daemon(tmp_path, meeting):
         with open(to_test) as daemon:
             pid = int(daemon.read())
         parent.send_signal(signal.SIGINT)
-        assert parent.wait(30) != 0
+        assert parent.wait(120) != 0
     wait_for_end(pid)

@@ -337,9 +337,9 @@ def test_an_error_in_a_thread_ends_the_others_and_is_raised():
         seen.append(item)
         if item == 0:
             began.set()
-            assert stop.wait(30)
+            assert stop.wait(120)
             raise verify_check.Stopped
-        assert began.wait(30)
+        assert began.wait(120)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -352,11 +352,11 @@ def test_an_interrupt_stops_the_threads():
 
     def work(item):
         running.set()
-        assert stop.wait(30)
+        assert stop.wait(120)
 
     def items():
         yield 1
-        assert running.wait(30)
+        assert running.wait(120)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

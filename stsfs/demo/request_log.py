@@ -127,7 +127,7 @@ class RequestLog:
             )
         )  # fmt: skip
 
-    def wait_for(self, count: int, kind: str | None = None, *, timeout_s: float = 10) -> None:
+    def wait_for(self, count: int, kind: str | None = None, *, timeout_s: float = 120) -> None:
         """Block until that many requests of the kind have arrived. Raises TimeoutError."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._count(kind) >= count, timeout_s):

@@ -154,7 +154,7 @@ def test_any_answer_is_a_dict_or_an_error(data):
         thread.start()
         with bounded():
             try:
-                assert isinstance(ask(path, "echo", timeout_s=5), dict)
+                assert isinstance(ask(path, "echo", timeout_s=120), dict)
             except StsfsError as exc:
                 str(exc)
         thread.join()

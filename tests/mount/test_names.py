@@ -215,7 +215,7 @@ def test_lookups_in_one_directory_run_side_by_side(stage, crowded):
         pool = stack.enter_context(ThreadPoolExecutor(THREADS))
         let_go = stack.enter_context(stage.s3_holding())
         found = pool.map(os.path.exists, paths)
-        stage.server.requests.wait_for(THREADS, "LIST", timeout_s=30)
+        stage.server.requests.wait_for(THREADS, "LIST")
         let_go.set()
         assert list(found) == [True] * THREADS
 

@@ -27,7 +27,7 @@ def slow_discard(monkeypatch):
     def slow(self):
         if not reached.is_set():
             reached.set()
-            assert go_on.wait(10)
+            assert go_on.wait(120)
         discard(self)
 
     monkeypatch.setattr(StagingFile, "discard", slow)

@@ -110,7 +110,7 @@ class State:
 class Arena:
     """A mount, and a directory beside it. Histories follow each other, each in a new place."""
 
-    def __init__(self, folder, mount, local, *, ttl_s=30, patience_s=20):
+    def __init__(self, folder, mount, local, *, ttl_s=30, patience_s=120):
         self._folder, self._mount, self._local = folder, mount, local
         self._ttl_s, self._patience_s = ttl_s, patience_s
         self._count = 0
