@@ -161,6 +161,11 @@ class StagingFile:
         with translated(self._record):
             return load(self.record_path)
 
+    def drop_record(self) -> None:
+        """Remove the record: nobody is to publish the bytes as they are now."""
+        with self._keeping, translated(self._record), contextlib.suppress(FileNotFoundError):
+            os.unlink(self._record)
+
     def discard(self) -> None:
         """Remove bytes and record: S3 has them, or nobody wants them."""
         with self._lock:

@@ -159,22 +159,28 @@ def look(part: Path) -> list[Left]:
 def sweep(part: Path) -> None:
     """Remove what dead processes left of files that were given up; with the part locked.
 
-    That is half-written records, records whose data are gone, empty data that were never kept,
-    void journals, and owners without files. Raises OSError.
+    That is what S3 has got, half-written records, records whose data are gone, empty data that were
+    never kept, void journals, and owners without files. Raises OSError.
     """
     all_owned = _scan(part)
+    dead = [each for each in all_owned if each.owner.state == "dead"]
+    published = {
+        i
+        for each in dead
+        for i, suffix, path in each.known
+        if suffix == RECORD_SUFFIX and _is_published(path)
+    }
     with_data = {i for each in all_owned for i, suffix, _ in each.known if suffix == DATA_SUFFIX}
     with_record = {i for each in all_owned for i, suffix, _ in each.known if suffix != DATA_SUFFIX}
-    for each in all_owned:
-        if each.owner.state != "dead":
-            continue
+    for each in dead:
         for path in each.half_written:
             path.unlink(missing_ok=True)
         for file_id, suffix, path in each.known:
             is_rest = suffix == RECORD_SUFFIX and file_id not in with_data
             is_nothing = suffix == DATA_SUFFIX and file_id not in with_record and _is_empty(path)
             is_void = suffix == MOVE_SUFFIX and moves.is_void(path)
-            if is_rest or is_nothing or is_void:
+            is_over = suffix != MOVE_SUFFIX and file_id in published  # the data come first
+            if is_rest or is_nothing or is_void or is_over:
                 path.unlink(missing_ok=True)
         remove_if_empty(each.owner.path)
 
@@ -260,10 +266,20 @@ def _left_file(file_id: str, group: dict[str, tuple[Path, Owner]]) -> Iterator[L
                 trouble=trouble,
             )  # fmt: skip
         return
+    if kept.record.state == "published":
+        return
     yield LeftBehind(
         file_id, owner, paths, data_path, status.st_blocks * 512,
         kept.record.changed_unix_s or status.st_mtime, kept.record, kept.is_certain,
     )  # fmt: skip
+
+
+def _is_published(record_path: Path) -> bool:
+    try:
+        kept = file.load(record_path)
+    except (DamagedRecord, OSError):
+        return False
+    return kept is not None and kept.record.state == "published"
 
 
 def _is_empty(path: Path) -> bool:

@@ -22,10 +22,11 @@ object of eight bytes 250."""
 
 _T = TypeVar("_T")
 
-State = Literal["writing", "closed", "failed", "conflict"]
+State = Literal["writing", "closed", "failed", "conflict", "published"]
 """writing: somebody has it open, its content may be half of something. closed: whole, to be
 published as it is. failed: whole, and could not be published. conflict: whole, and another client
-has changed the object meanwhile."""
+has changed the object meanwhile. published: S3 has got all of it, and whatever has become of the
+object since, nobody is to make it again."""
 
 
 class DamagedRecord(ValueError):

@@ -527,10 +527,10 @@ class DirtyFile:
         self._home.published(self)
         if self.watcher is not None:
             self.watcher.published(version)
-        if self.dirty and self._record.state is not None:
+        if self._record.state is not None:
             with logged("the record of %r is not up to date", self.path):
                 async with self._content.lock:
-                    await self._record.keep("writing")
+                    await (self._record.keep("writing") if self.dirty else self._record.settle())
 
     def found(self, version: ObjectVersion) -> None:
         """S3 has what we made: an older attempt, or a copy. Not a checkpoint."""

@@ -87,7 +87,7 @@ UNWANTED = NAMELESS | {DirtyState.REMOVING}
 
 
 RECORD_STATES: Mapping[DirtyState, State] = {
-    DirtyState.CLEAN: "writing",
+    DirtyState.CLEAN: "published",
     DirtyState.WRITING: "writing",
     DirtyState.PUBLISHING: "closed",
     DirtyState.FAILED: "failed",

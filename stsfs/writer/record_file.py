@@ -1,10 +1,12 @@
 """The record of a file that is being written, as it lies beside its bytes on the local disk."""
 
+import logging
 import time
 from collections.abc import Callable
 
 import trio
 
+from stsfs.errors import StsfsError
 from stsfs.staging.record import BaseVersion, Record, State
 from stsfs.staging.spans import Spans
 from stsfs.store.object_store import ObjectVersion, Part
@@ -12,6 +14,8 @@ from stsfs.writer.content import StagedContent
 from stsfs.writer.file_facts import FileFacts
 from stsfs.writer.upload import Upload
 from stsfs.writer.wire import LocationName
+
+log = logging.getLogger(__name__)
 
 
 class RecordFile:
@@ -62,6 +66,17 @@ class RecordFile:
         record = self._record(state)
         cost_bytes = _text_bytes(record) + record.size_bytes
         return await self._disk.run(cost_bytes, self._keep_and_read, record)
+
+    async def settle(self) -> None:
+        """S3 has all of the content: nobody who finds the record is to make the object again."""
+        try:
+            await self.keep("published")
+        except StsfsError as exc:
+            # A disk that is full takes no new record, but lets go of the old one.
+            log.warning("the record of %r goes before its bytes: %s", self._facts.path, exc)
+            file = self._content.made_file()
+            await trio.to_thread.run_sync(file.drop_record)
+            self.state = None
 
     async def content_will_change(self, size_bytes: int | None = None) -> None:
         """Before each change: what lies on the disk must not pass for the whole content.

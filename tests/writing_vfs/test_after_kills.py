@@ -1,0 +1,122 @@
+"""What a mount that was killed had finished is not done again by the next one."""
+
+import threading
+
+import pytest
+import trio
+
+from stsfs.errors import StagingFull
+from stsfs.staging.file import StagingFile
+from stsfs.writer.recovery import recover_at_mount
+from tests.fakes import pattern
+from tests.writing_vfs.machine import UPDATE, WRITE, data, until
+
+OLD, NEW = pattern("old", 300_000), pattern("new", 300_000)
+
+
+async def recovered(mount):
+    """What the next mount finds, once it has done what it does by itself."""
+    recovery = await recover_at_mount(mount.writers, mount.mover)
+    await until(lambda: not mount.writers.files())
+    return recovery
+
+
+async def test_what_was_published_and_is_still_open_is_not_published_again(
+    machine, store, autojump_clock
+):
+    async with machine.mounted() as mount:
+        descriptor = await mount.open("f", WRITE)
+        await mount.write(descriptor, NEW)
+        await mount.flush(descriptor)
+    store.delete("f")
+    async with machine.mounted() as mount:
+        assert not (await recovered(mount)).uploading
+        assert "f" not in store.objects
+        assert machine.left_behind() == []
+
+
+async def test_what_another_client_has_replaced_since_is_no_conflict_after_a_kill(
+    machine, store, autojump_clock
+):
+    store.put("f", OLD)
+    async with machine.mounted() as mount:
+        descriptor = await mount.open("f", WRITE)
+        await mount.write(descriptor, NEW)
+        await mount.flush(descriptor)
+    store.put("f", b"theirs, over what we had published")
+    async with machine.mounted() as mount:
+        await recovered(mount)
+        assert mount.writers.pending() == []
+        assert machine.left_behind() == []
+
+
+@pytest.mark.parametrize("change", ["unlink", "rename", "replace"])
+async def test_the_end_of_a_file_leaves_nothing_to_be_published(
+    change, machine, store, autojump_clock, monkeypatch
+):
+    """The kernel does not wait for a release: names change while its bytes leave the disk."""
+    free, discard = threading.Event(), StagingFile.discard
+
+    def slow(file):
+        free.wait(120)
+        discard(file)
+
+    async with machine.mounted() as mount:
+        await mount.put("g", OLD)
+        descriptor = await mount.open("f", WRITE)
+        await mount.write(descriptor, NEW)
+        await mount.flush(descriptor)
+        monkeypatch.setattr(StagingFile, "discard", slow)
+        file = mount.tree.inodes.get(descriptor.inode)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount.release, descriptor)
+            await until(lambda: file.staged is None)
+            if change == "unlink":
+                await mount.unlink("f")
+            elif change == "rename":
+                await mount.rename("f", "h")
+            else:
+                await mount.rename("g", "f")
+            left = [each for each in machine.left_behind() if each.record is not None]
+            free.set()
+        assert left == []
+
+
+async def test_what_has_changed_since_it_was_published_is_kept_and_not_uploaded(
+    machine, store, autojump_clock
+):
+    async with machine.mounted() as mount:
+        descriptor = await mount.open("f", WRITE)
+        await mount.write(descriptor, NEW)
+        await mount.flush(descriptor)
+        await mount.write(descriptor, b"more", 0)
+        await mount.vfs.fsync(descriptor.number)
+    async with machine.mounted() as mount:
+        assert (await recovered(mount)).listed == ["f"]
+        assert data(store, "f") == NEW
+        (left,) = machine.left_behind()
+        assert left.record.state == "writing"
+        assert left.record.expected.etag == store.objects["f"].etag
+
+
+async def test_what_is_cut_short_by_a_full_disk_leaves_no_record_of_what_s3_has(
+    machine, store, autojump_clock, monkeypatch
+):
+    async with machine.mounted() as mount:
+        await mount.put("f", OLD)
+        descriptor = await mount.open("f", UPDATE)
+        await mount.write(descriptor, NEW)
+        keep = StagingFile.keep
+
+        def full(file, record, *, durable=False):
+            if record.state == "published":
+                raise StagingFull("no room")
+            keep(file, record, durable=durable)
+
+        monkeypatch.setattr(StagingFile, "keep", full)
+        await mount.flush(descriptor)
+    assert data(store, "f") == NEW
+    store.delete("f")
+    async with machine.mounted() as mount:
+        await recovered(mount)
+        assert "f" not in store.objects
