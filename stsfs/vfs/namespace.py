@@ -57,7 +57,7 @@ class Namespace:
     ) -> None:
         self._tree, self._nodes, self._asking = tree, nodes, asking
         self._changes = nodes.changes
-        self._targets = Targets(tree)
+        self._targets = Targets(tree, nodes)
         self._tree_move = TreeMove(tree, nodes, asking, limit=rename_limit)
 
     def refuse(self, operation: Operation, parent_inode: int, name: bytes) -> NoReturn:
@@ -196,7 +196,7 @@ class Namespace:
                 raise IsADirectory(f"{path_of(target)} is a directory.")
             else:
                 if target is not None and target.staged is None:
-                    self._targets.check(target, seen)
+                    await self._targets.check(target, seen)
                 await self._rename_file(node, new_parent, new_name, target, absent=not replace)
                 self._targets.lost(old_parent, old_name)
                 self._targets.opened(node)
@@ -296,6 +296,7 @@ class Namespace:
                     self._tree.outdate(each)
             if target is not None and target.staged is not None:
                 target.staged.may_be_copy(version)
+            self._targets.may_be_copy(parent, name, version)
             self._tree.distrust(parent)
             if isinstance(exc, WriteConflict):
                 await self._explain_conflict(parent, name, expected, absent=absent)
@@ -311,7 +312,7 @@ class Namespace:
         if isinstance(there, Directory) or (there is not None and absent):
             raise AlreadyExists(f"{path_of(there)} was made by another client.")
         if there is not None and there.staged is None:
-            self._targets.check(there, expected)
+            await self._targets.check(there, expected)
 
     async def _find(self, parent_inode: int, name: bytes) -> tuple[Directory, Node]:
         parent = self._tree.directory(parent_inode)

@@ -10,6 +10,7 @@ from stsfs.errors import TargetChanged
 from stsfs.store.object_store import Expected, ObjectVersion
 from stsfs.store.paging import object_at
 from stsfs.vfs.nodes import Directory, File, path_of
+from stsfs.vfs.staged_nodes import StagedNodes
 from stsfs.vfs.tree import Tree
 
 OPENED_MAX = 10_000
@@ -19,20 +20,28 @@ OPENED_MAX = 10_000
 class Targets:
     """What was seen of each name, and the refusal where S3 has something else by now."""
 
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
+    def __init__(self, tree: Tree, nodes: StagedNodes) -> None:
+        self._tree, self._nodes = tree, nodes
         self._opened: dict[tuple[Directory, bytes], File] = {}  # opened least recently first
+        self._copies: dict[tuple[Directory, bytes], ObjectVersion] = {}  # noted last last
 
     def opened(self, file: File) -> None:
         """A file was opened or made here, or its user was told that it has changed."""
-        self._opened.pop((file.parent, file.name), None)
+        self.lost(file.parent, file.name)
         self._opened[file.parent, file.name] = file
         while len(self._opened) > OPENED_MAX:
             del self._opened[next(iter(self._opened))]
 
+    def may_be_copy(self, parent: Directory, name: bytes, source: ObjectVersion) -> None:
+        """A rename to this name has failed, and may have put a copy of this object there."""
+        self._copies[parent, name] = source
+        while len(self._copies) > OPENED_MAX:
+            del self._copies[next(iter(self._copies))]
+
     def lost(self, parent: Directory, name: bytes) -> None:
         """What had this name was removed here, or has another one."""
         self._opened.pop((parent, name), None)
+        self._copies.pop((parent, name), None)
 
     def seen(self, parent: Directory, name: bytes) -> "Seen | None":
         """What was seen under a name; None where that is not known.
@@ -48,18 +57,30 @@ class Targets:
             known = found
         return Seen(known)
 
-    def check(self, target: File, seen: "Seen | Expected | None") -> None:
+    async def check(self, target: File, seen: "Seen | Expected | None") -> None:
         """Raise TargetChanged where a file, as S3 has it now, is not what was seen.
 
         Once: from then on it is what was seen, and a rename repeated on purpose replaces it.
         """
         if seen is None or target.version is None or _is_same(seen.etag, target.version.etag):
             return
+        is_ours = await self._is_copy(target, target.version)
         self.opened(target)
+        if is_ours:
+            return
         raise TargetChanged(
             f"{path_of(target)} was changed by another client since it was read here.",
             remedy="Look at it, then repeat the rename: it replaces what is there then.",
         )
+
+    async def _is_copy(self, target: File, version: ObjectVersion) -> bool:
+        """Whether a rename of ours has made it that seemed to fail: nobody else is replaced."""
+        source = self._copies.get((target.parent, target.name))
+        if source is None or _is_same(source.etag, version.etag):
+            return source is not None
+        writer = self._nodes.location(target.parent).writers.writer
+        etag = await writer.copied(source, version.key)
+        return etag is not None and _is_same(etag, version.etag)
 
     async def check_staged(self, target: File) -> None:
         """The same for a file whose content is here, so that no listing says what S3 has."""

@@ -193,7 +193,7 @@ async def test_of_the_names_that_were_opened_those_used_least_recently_are_forgo
     mount, monkeypatch
 ):
     monkeypatch.setattr(targets, "OPENED_MAX", 2)
-    known, root = targets.Targets(mount.tree), mount.tree.inodes.root
+    known, root = targets.Targets(mount.tree, mount.vfs._nodes), mount.tree.inodes.root
     x, y, z = (
         File(number, root, name, ObjectVersion(1, "k", f'"{number}"', 1), 0, "")
         for number, name in enumerate((b"x", b"y", b"z"), 2)
