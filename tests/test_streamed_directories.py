@@ -4,7 +4,7 @@ import random
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -289,6 +289,7 @@ steps = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(steps, st.integers(0, 40))
+@example([("read", 2, 7), ("we remove", "n0001", None), ("read", 2, 9)], 23)  # pages end elsewhere
 def test_whatever_happens_what_does_not_change_is_read_once(history, limit_entries):
     trio.run(play, history, limit_entries, clock=MockClock(autojump_threshold=0))
 

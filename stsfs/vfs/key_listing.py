@@ -18,7 +18,7 @@ from stsfs.staging.attribute_rows import Attributes
 from stsfs.store.object_store import ListedObject, ListPage
 from stsfs.store.paging import bounds, check_follows
 from stsfs.vfs.listing import Listing, is_file_name
-from stsfs.vfs.nodes import Directory, File, Node
+from stsfs.vfs.nodes import Directory, Node
 
 MakeNode = Callable[[bytes, ListedObject | None], Node]
 """The node for a name: of this object, or a directory. Reuses the one already known if it fits."""
@@ -286,9 +286,9 @@ class KeyListing(Listing):
         found = self._place(node.name)
         if found is not None:
             return found + 1
-        name = _sort_key(node)
+        name = _place_of(node.name)
         for index in range(self.end - 1, self.first - 1, -1):
-            if _sort_key(self.entries[index - self.first]) <= name:
+            if _place_of(self.entries[index - self.first].name) <= name:
                 after = index + 1
                 break
         else:
@@ -325,9 +325,11 @@ class KeyListing(Listing):
     def _emit(self, found: Iterable[tuple[bytes, ListedObject | None]]) -> None:
         directories = {name[:-1] for name, listed in found if listed is None}
         waiting, self._held_back = self._held_back, []
-        rows: Iterable[tuple[bytes, ListedObject | Node | None]] = [*waiting, *found]
+        rows: list[tuple[bytes, ListedObject | Node | None]] = [*waiting, *found]
         if ours := self._passed_ours():
             rows = _merged(rows, ours)
+        # Wherever pages end: who reads on in another listing must find the same order.
+        rows.sort(key=lambda row: _place_of(row[0]))
         for name, listed in rows:
             if name.removesuffix(b"/") in self._reserved:
                 continue
@@ -376,12 +378,12 @@ class KeyListing(Listing):
 def _merged(
     rows: Iterable[tuple[bytes, ListedObject | Node | None]], ours: Mapping[bytes, Node | None]
 ) -> list[tuple[bytes, ListedObject | Node | None]]:
-    """Rows with our own nodes among them, and without the rows that have their names."""
+    """Rows with our own nodes behind them, and without the rows that have their names."""
     merged = [row for row in rows if row[0].removesuffix(b"/") not in ours]
-    merged += [(_sort_key(node), node) for node in ours.values() if node is not None]
-    return sorted(merged, key=lambda row: row[0])
+    merged += [(node.name, node) for node in ours.values() if node is not None]
+    return merged
 
 
-def _sort_key(node: Node) -> bytes:
-    """Where pages have an entry."""
-    return node.name if isinstance(node, File) else node.name + b"/"
+def _place_of(name: bytes) -> bytes:
+    """What entries are in the order of: where pages have told all about a name."""
+    return name if name.endswith(b"/") else name + b"/"
