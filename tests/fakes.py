@@ -247,7 +247,7 @@ class MemoryWriter:
         self.uploads.pop(upload_id, None)
         return etag
 
-    async def delete(self, key, *, expected=None):
+    async def delete(self, key, *, expected=None, seen=None):
         def change():
             if key in self._store.objects:
                 self._expect(key, expected)

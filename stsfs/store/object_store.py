@@ -210,10 +210,14 @@ class ObjectWriter(Protocol):
         WriteConflict if source is gone, or something else than expected is at key.
         """
 
-    async def delete(self, key: str, *, expected: Expected | None = None) -> None:
+    async def delete(
+        self, key: str, *, expected: Expected | None = None, seen: str | None = None
+    ) -> None:
         """Delete an object; one that is gone is no error.
 
-        With expected, another version stays and is WriteConflict.
+        With expected, another version stays and is WriteConflict. seen is the ETag of what was
+        there a moment ago, where any version is to go: a request that is carried out late, after
+        its answer was given up, then takes nothing that was made after this call.
         """
 
     async def traits(self, version: ObjectVersion) -> Traits:

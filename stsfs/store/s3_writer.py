@@ -19,7 +19,7 @@ from stsfs.errors import (
     WriteConflict,
 )
 from stsfs.store.answers import Answer
-from stsfs.store.capabilities import ALGORITHM, ServerCapabilities
+from stsfs.store.capabilities import ALGORITHM, Condition, ServerCapabilities
 from stsfs.store.change import Change, Gone
 from stsfs.store.large_copy import PART_BYTES, copy_in_parts
 from stsfs.store.look import Look, is_gone
@@ -38,6 +38,9 @@ _COPY = f"{_PUT}, or s3:GetObject of what is copied,"
 _CHECKSUM = "<ChecksumCRC32C>{}</ChecksumCRC32C>"
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
+
+SUCCESSORS_MAX = 5
+"""How often another client may replace what is to be removed, until it is removed unseen."""
 
 RECHECK_S_MIN, RECHECK_S_MAX = 0.05, 2.0
 """When it is looked whether a change has lasted, on a server without conditions."""
@@ -206,9 +209,25 @@ class S3Writer:
             await change.look_at_target(etag)
         return etag
 
-    async def delete(self, key: str, *, expected: Expected | None = None) -> None:
-        """See ObjectWriter."""
+    async def delete(
+        self, key: str, *, expected: Expected | None = None, seen: str | None = None
+    ) -> None:
+        """See ObjectWriter. Where the server does not honour the condition, seen means nothing."""
         assert expected is None or expected.etag is not None
+        for _ in range(SUCCESSORS_MAX):
+            if seen is None or not self.capabilities.honours(Condition.DELETE_IF_MATCH):
+                break
+            try:
+                await self._delete(key, Expected(seen))
+                return
+            except WriteConflict:
+                found = await self._look(key)
+                if found is None:
+                    return
+                seen = found.etag
+        await self._delete(key, expected)
+
+    async def _delete(self, key: str, expected: Expected | None) -> None:
         change = self.change("delete", "DELETE", key, _DELETE)
         change.expected = expected
         try:

@@ -152,17 +152,18 @@ class Namespace:
         key, staged = node.key, node.staged
         if staged is None or staged.detached:
             async with self._nodes.lock(node):
-                await self._delete(node)
+                await self._delete(node, node.version)
         else:
             async with staged.removing() as version:
                 if version is not None:
-                    await self._delete(node)
+                    await self._delete(node, version)
         await self._nodes.lose_name(node)
         self._nodes.recall.forget(node, key)
 
-    async def _delete(self, file: File) -> None:
+    async def _delete(self, file: File, version: ObjectVersion | None) -> None:
+        seen = None if version is None else version.etag
         try:
-            await self._nodes.location(file.parent).writers.writer.delete(file.key)
+            await self._nodes.location(file.parent).writers.writer.delete(file.key, seen=seen)
         except StsfsError:
             # Perhaps it has happened, and only the answer was lost: who looks next asks.
             if file.staged is None:
