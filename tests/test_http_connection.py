@@ -278,7 +278,7 @@ async def test_a_handshake_that_does_not_end_gives_its_descriptor_back(end, monk
         monkeypatch.setattr("stsfs.store.http_connection.STALL_S", 0.05)
 
     async def script(peer):
-        while await peer._stream.receive_some():
+        while await peer.receive():
             pass
         client_is_gone.set()
 
@@ -343,3 +343,34 @@ async def test_addresses_that_do_not_answer_are_named(monkeypatch):
     monkeypatch.setattr(trio, "open_tcp_stream", never)
     with pytest.raises(ConnectionBroken, match=r"127\.0\.0\.1 does not answer"):
         await connect("127.0.0.1", 1, None, check=lambda _: None)
+
+
+def sent_until_nothing_fits(sock):
+    sent_bytes = 0
+    while True:
+        try:
+            sent_bytes += sock.send(bytes(1 << 20))
+        except BlockingIOError:
+            return sent_bytes
+
+
+def received_until_reset(sock):
+    received_bytes = 0
+    while True:
+        try:
+            data = sock.recv(1 << 20)
+        except ConnectionResetError:
+            return received_bytes
+        assert data, "ended as if all had been sent"
+        received_bytes += len(data)
+
+
+async def test_what_was_not_delivered_when_a_connection_ends_is_never_delivered():
+    """Also when the process is killed: the kernel must not go on alone."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connection = await connect(*listening.getsockname(), None)
+        peer, _ = listening.accept()
+        with peer:
+            sent_bytes = sent_until_nothing_fits(connection._sock)
+            connection.close()
+            assert received_until_reset(peer) < sent_bytes

@@ -82,7 +82,7 @@ class Server:
         received = b""
         while b"\r\n\r\n" not in received:
             try:
-                data = peer._received or await peer._stream.receive_some()
+                data = peer._received or await peer.receive()
             except trio.BrokenResourceError:
                 return None
             peer._received = b""

@@ -9,6 +9,7 @@ gets nurseries of ours, in which a task that met an error goes on. They are hand
 import contextlib
 import ctypes
 import errno
+import functools
 import logging
 import select
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -181,6 +182,12 @@ class _Workers:
 
 
 def _is_readable(descriptor: int) -> bool:
+    return bool(_poll_of(descriptor).poll(0))
+
+
+@functools.lru_cache(maxsize=1)
+def _poll_of(descriptor: int) -> select.poll:
+    """What asks about a descriptor of this number, whatever it is of. Made once: asked often."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+    return poll

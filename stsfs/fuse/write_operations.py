@@ -19,6 +19,10 @@ from stsfs.vfs.nodes import File, Node
 from stsfs.vfs.refusals import Refusals
 from stsfs.vfs.writing import AttributeChange, WritingVfs
 
+OPENING_S = 0.1
+"""How long the attributes of a file that is made are believed: for the rest of the same open(2),
+which otherwise asks for them at once."""
+
 SPECIAL_FILES: dict[int, Operation] = {
     stat.S_IFIFO: "fifo",
     stat.S_IFSOCK: "socket",
@@ -63,7 +67,9 @@ class WriteOperations(Operations):
             parent_inode, name, flags, _unusual(mode, self._file_mode)
         )
         self.owners[handle] = OWNER.get()
-        return pyfuse3.FileInfo(fh=handle, keep_cache=True), self._entry(file, 0.0)
+        entry = self._entry(file, 0.0)
+        entry.attr_timeout = max(entry.attr_timeout, OPENING_S)
+        return pyfuse3.FileInfo(fh=handle, keep_cache=True), entry
 
     @change_handler
     async def write(self, fh: int, off: int, buf: bytes) -> int:

@@ -8,6 +8,7 @@ httptools; bodies with a Content-Length never pass through a parser.
 import re
 import socket
 import ssl
+import struct
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,11 @@ _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d[ \r]")
 
 _ALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """Seconds, seconds, times: a peer that has vanished is noticed while a long answer is due."""
+
+_GIVEN_UP = struct.pack("ii", 1, 0)
+"""SO_LINGER: what is closed is reset. Otherwise the kernel goes on to deliver what was given up, or
+what was on its way when this process was killed: S3 would make an object minutes later, when its
+name may have been removed, or when whoever recovers has found that it is not there."""
 
 
 @dataclass(slots=True)
@@ -371,6 +377,7 @@ async def connect(
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _GIVEN_UP)
                 for option, value in _ALIVE:
                     sock.setsockopt(socket.IPPROTO_TCP, option, value)
                 if tls is not None:

@@ -12,7 +12,7 @@ import trio
 from stsfs import supervisor
 from stsfs.errors import AccessDenied, StoreFailure
 from stsfs.fuse.operations import Appearance
-from stsfs.fuse.write_operations import WriteOperations
+from stsfs.fuse.write_operations import OPENING_S, WriteOperations
 from stsfs.fuse.xattrs import Origin, Xattrs
 from stsfs.vfs.inspector import Inspector
 from stsfs.vfs.nodes import ROOT_INODE
@@ -69,10 +69,11 @@ async def release(operations, handle):
 
 async def test_a_file_is_made_written_and_closed(operations, store):
     handle, entry = await create(operations)
-    assert (entry.st_size, entry.attr_timeout, entry.entry_timeout) == (0, 0, 0)
+    assert (entry.st_size, entry.attr_timeout, entry.entry_timeout) == (0, OPENING_S, 0)
     assert entry.st_mode == stat.S_IFREG | 0o644
     assert await operations.write(handle, 0, DATA) == len(DATA)
     written = await operations.getattr(entry.st_ino, CALLER)
+    assert written.attr_timeout == 0
     assert (written.st_size, written.st_blocks) == (len(DATA), 196)
     await operations.flush(handle)
     assert store.objects["f"].data == DATA

@@ -200,6 +200,8 @@ class _Connection:
                 self._x.denied.add(order.record)
                 await self._refuse(head, order.record, refusal, head.keep_alive)
                 return head.keep_alive
+        if self._client.is_reset():
+            return False  # as a load balancer does
         try:
             raw_response = await self._ask(order)
         except (OSError, BadRequest) as exc:

@@ -1,5 +1,6 @@
 """A non-blocking socket with a buffer: heads whole, bodies relayed without being joined."""
 
+import select
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,13 @@ class Wire:
     def close(self) -> None:
         """Close the connection; harmless when repeated."""
         self.socket.close()
+
+    def is_reset(self) -> bool:
+        """Whether the peer has given the connection up. One that has only sent all it has to say
+        may still wait for an answer."""
+        poll = select.poll()
+        poll.register(self.socket.fileno(), 0)
+        return bool(poll.poll(0))
 
     async def read_head(self) -> bytes | None:
         """Read up to and including the empty line; None when the peer closed before a byte.
