@@ -1,12 +1,10 @@
 """The record of a file that is being written, as it lies beside its bytes on the local disk."""
 
-import logging
 import time
 from collections.abc import Callable
 
 import trio
 
-from stsfs.errors import StsfsError
 from stsfs.staging.record import BaseVersion, Record, State
 from stsfs.staging.spans import Spans
 from stsfs.store.object_store import ObjectVersion, Part
@@ -14,8 +12,6 @@ from stsfs.writer.content import StagedContent
 from stsfs.writer.file_facts import FileFacts
 from stsfs.writer.upload import Upload
 from stsfs.writer.wire import LocationName
-
-log = logging.getLogger(__name__)
 
 
 class RecordFile:
@@ -69,14 +65,8 @@ class RecordFile:
 
     async def settle(self) -> None:
         """S3 has all of the content: nobody who finds the record is to make the object again."""
-        try:
-            await self.keep("published")
-        except StsfsError as exc:
-            # A disk that is full takes no new record, but lets go of the old one.
-            log.warning("the record of %r goes before its bytes: %s", self._facts.path, exc)
-            file = self._content.made_file()
-            await trio.to_thread.run_sync(file.drop_record)
-            self.state = None
+        await self._disk.run(0, self._content.made_file().settle)
+        self.state = "published"
 
     async def content_will_change(self, size_bytes: int | None = None) -> None:
         """Before each change: what lies on the disk must not pass for the whole content.

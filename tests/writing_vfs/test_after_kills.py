@@ -5,7 +5,6 @@ import threading
 import pytest
 import trio
 
-from stsfs.errors import StagingFull
 from stsfs.staging.file import StagingFile
 from stsfs.writer.recovery import recover_at_mount
 from tests.fakes import pattern
@@ -99,24 +98,14 @@ async def test_what_has_changed_since_it_was_published_is_kept_and_not_uploaded(
         assert left.record.expected.etag == store.objects["f"].etag
 
 
-async def test_what_is_cut_short_by_a_full_disk_leaves_no_record_of_what_s3_has(
-    machine, store, autojump_clock, monkeypatch
-):
+async def test_what_was_published_twice_is_not_published_again(machine, store, autojump_clock):
     async with machine.mounted() as mount:
-        await mount.put("f", OLD)
-        descriptor = await mount.open("f", UPDATE)
-        await mount.write(descriptor, NEW)
-        keep = StagingFile.keep
-
-        def full(file, record, *, durable=False):
-            if record.state == "published":
-                raise StagingFull("no room")
-            keep(file, record, durable=durable)
-
-        monkeypatch.setattr(StagingFile, "keep", full)
-        await mount.flush(descriptor)
-    assert data(store, "f") == NEW
+        for content, flags in ((OLD, WRITE), (NEW, UPDATE)):
+            descriptor = await mount.open("f", flags)
+            await mount.write(descriptor, content)
+            await mount.flush(descriptor)
     store.delete("f")
     async with machine.mounted() as mount:
-        await recovered(mount)
+        assert not (await recovered(mount)).uploading
         assert "f" not in store.objects
+        assert machine.left_behind() == []
