@@ -12,7 +12,7 @@ from stsfs.errors import AccessDenied, StaleVersion, StoreFailure, StsfsError, W
 from stsfs.store import answers
 from stsfs.store.answers import Answer, Meaning
 from stsfs.store.capabilities import CHECKSUM, Condition, ServerCapabilities
-from stsfs.store.etags import normal_etag
+from stsfs.store.etags import normal_etag, told_etag
 from stsfs.store.exchange import ErrorInside, ignored
 from stsfs.store.http_connection import Connection, Head
 from stsfs.store.look import Look
@@ -143,6 +143,7 @@ class Change:
 
         Raises WriteConflict, Gone, and what ObjectWriter promises.
         """
+        self._check_told()
         trouble = self.bucket.trouble(self._what())
         outgoing: Outgoing | None = None
         if self.body is not None:
@@ -194,6 +195,13 @@ class Change:
     async def look_at_target(self, etag: str | None) -> None:
         """Raise WriteConflict unless this version is at the key; None: unless nothing is."""
         await self._look(self.key, etag)
+
+    def _check_told(self) -> None:
+        """Raise StoreFailure where it is not known which version is meant: nothing is sent."""
+        if self.source is not None:
+            told_etag(self.source.etag, self.source.key)
+        if self.expected is not None and self.expected.etag is not None:
+            told_etag(self.expected.etag, self.key)
 
     def _asked(self, signed: Mapping[str, str], outgoing: Outgoing | None) -> Asked:
         payload = EMPTY_SHA256
@@ -328,7 +336,11 @@ class Change:
         found = await self.look(key)
         if found is None and self.kind == "delete":
             raise Gone(f"It is not there any more: {self._what()}.")
-        if (found.etag if found is not None else None) != etag:
+        if found is None or etag is None:
+            is_expected = found is None and etag is None
+        else:
+            is_expected = told_etag(found.etag, key) == etag
+        if not is_expected:
             raise _conflict(key)
 
     def _what(self) -> str:

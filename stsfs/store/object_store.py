@@ -104,7 +104,10 @@ class Expected:
     """What must be at a key for a change of it to happen: a version, or nothing at all."""
 
     etag: str | None
-    """As the server writes it, quotes included; None: no object may be there."""
+    """As the server writes it, quotes included; None: no object may be there.
+
+    Empty where the server tells none: nothing can be expected then, and the change is not made.
+    """
 
 
 @dataclass(frozen=True, slots=True)

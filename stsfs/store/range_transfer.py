@@ -6,7 +6,7 @@ import trio
 
 from stsfs.errors import StaleVersion, StoreFailure
 from stsfs.store.counters import KindCount
-from stsfs.store.etags import normal_etag
+from stsfs.store.etags import normal_etag, told_etag
 from stsfs.store.http_connection import Connection, Head
 from stsfs.store.http_wire import PACE_BYTES, TURN_BYTES, ConnectionBroken
 from stsfs.store.object_store import ObjectVersion, RangeSink
@@ -44,7 +44,7 @@ class RangeTransfer:
     def headers(self) -> str:
         """Header lines that ask for what is still missing, of this version only."""
         rest = f"bytes={self._position}-{self._stop - 1}"
-        return f"Range: {rest}\r\nIf-Match: {self._version.etag}\r\n"
+        return f"Range: {rest}\r\n{if_match(self._version)}"
 
     async def receive(self, connection: Connection, head: Head) -> None:
         """Receive what the request was answered with.
@@ -86,7 +86,7 @@ class Confirmation:
     def headers(self) -> str:
         """Header lines of the request."""
         only_first = "Range: bytes=0-0\r\n" if self._version.size_bytes else ""
-        return f"{only_first}If-Match: {self._version.etag}\r\n"
+        return f"{only_first}{if_match(self._version)}"
 
     async def receive(self, connection: Connection, head: Head) -> None:
         """Receive what the request was answered with; raises as RangeTransfer.receive."""
@@ -100,6 +100,11 @@ class Confirmation:
 def header(head: Head, name: bytes) -> str:
     """A header of an answer; empty when it has none of that name."""
     return head.headers.get(name, b"").decode("latin-1")
+
+
+def if_match(version: ObjectVersion) -> str:
+    """The header line that asks for this version only. Raises StoreFailure without an ETag."""
+    return f"If-Match: {told_etag(version.etag, version.key)}\r\n"
 
 
 def check_range_head(head: Head, version: ObjectVersion, start: int, stop: int) -> None:
@@ -116,11 +121,7 @@ def check_range_head(head: Head, version: ObjectVersion, start: int, stop: int) 
 
 
 def _check_etag(head: Head, version: ObjectVersion) -> None:
-    """Some servers ignore If-Match, and some list objects without an ETag."""
-    if not version.etag:
-        raise StoreFailure(
-            f"The server tells no ETag of {version.key!r}, so that a change would go unnoticed."
-        )
+    """Some servers ignore If-Match."""
     if normal_etag(header(head, b"etag")) != version.etag:
         raise StaleVersion(f"{version.key!r} was replaced.")
 
