@@ -1,5 +1,7 @@
 """What both directions of a connection share: their limits, and how it ends."""
 
+import re
+
 TURN_BYTES = 256 * 1024
 """How much one connection may move without giving other tasks a turn: about 0.1 ms."""
 
@@ -16,6 +18,13 @@ WORK_S = 15 * 60.0
 """The same where the server works while it answers: S3 sends blanks as long as it copies."""
 
 
+INTERIM_MAX = 20
+"""Of one answer: heads that are not the last."""
+
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d[ \r]")
+_ANY_INTERIM = b"HTTP/1.1 100 "
+
+
 class ConnectionBroken(Exception):
     """The connection ended, failed or stalled; `unused` when it did before the first byte came."""
 
@@ -27,3 +36,33 @@ class ConnectionBroken(Exception):
 class BodyCut(ConnectionBroken):
     """The server closed the connection in the middle of a body, or at the end of one without
     length."""
+
+
+class InterimHeads:
+    """The heads in front of an answer that are not the last, and say nothing.
+
+    Any server may send them at any time, asked or not (RFC 9110, 15.2).
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @property
+    def any_passed(self) -> bool:
+        """Whether there were any."""
+        return self._count > 0
+
+    def passed(self, received: bytearray) -> bool:
+        """Take away those that have come whole; whether what is left may be part of another.
+
+        That is also so where nothing is left. Raises ConnectionBroken for too many.
+        """
+        while _INTERIM.match(received[: len(_ANY_INTERIM)] + _ANY_INTERIM[len(received) :]):
+            end = received.find(b"\r\n\r\n")
+            if end < 0:
+                return True
+            self._count += 1
+            if self._count > INTERIM_MAX:
+                raise ConnectionBroken("heads without end")
+            del received[: end + 4]
+        return False
