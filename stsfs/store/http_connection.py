@@ -23,6 +23,7 @@ from stsfs.store.http_wire import (
     BodyCut,
     ConnectionBroken,
     InterimHeads,
+    with_one_length,
 )
 from stsfs.store.shares import Owner
 from stsfs.values import TEXT_CHARS_MAX, size_bytes
@@ -65,7 +66,7 @@ class _Parser:
     """httptools callbacks for one answer; what they raise is an HttpParserError to the caller.
 
     httptools itself refuses control characters in headers, and a length that is no number, comes
-    twice, or beside chunks.
+    twice (see with_one_length), or beside chunks.
     """
 
     def __init__(self) -> None:
@@ -238,7 +239,7 @@ class Connection:
         http = parser.http
         assert http is not None
         try:
-            http.feed_data(bytes(memoryview(head)[: end + 4]))
+            http.feed_data(with_one_length(bytes(memoryview(head)[: end + 4])))
         except httptools.HttpParserUpgrade as exc:
             raise ConnectionBroken("a change of protocol that nobody asked for") from exc
         except httptools.HttpParserError as exc:

@@ -23,6 +23,11 @@ INTERIM_MAX = 20
 
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d[ \r]")
 _ANY_INTERIM = b"HTTP/1.1 100 "
+_LENGTHS = re.compile(
+    rb"\r\ncontent-length:[ \t]*([0-9]+(?:[ \t]*,[ \t]*[0-9]+)*)[ \t]*(?=\r\n[^ \t])",
+    re.IGNORECASE,
+)
+"""Whole headers: a line that begins with a blank would belong to the one before it."""
 
 
 class ConnectionBroken(Exception):
@@ -36,6 +41,19 @@ class ConnectionBroken(Exception):
 class BodyCut(ConnectionBroken):
     """The server closed the connection in the middle of a body, or at the end of one without
     length."""
+
+
+def with_one_length(head: bytes) -> bytes:
+    """A head in which a Content-Length that is there more than once, and the same, is there once.
+
+    RFC 9110, 8.6. Those that differ stay, and are for the parser to refuse.
+    """
+    lengths: list[bytes] = b",".join(_LENGTHS.findall(head)).split(b",")
+    values = {each.strip(b" \t") for each in lengths}
+    if len(lengths) < 2 or len(values) > 1:
+        return head
+    rest = _LENGTHS.sub(b"", head)
+    return rest.removesuffix(b"\r\n") + b"Content-Length: " + values.pop() + b"\r\n\r\n"
 
 
 class InterimHeads:
