@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+NO_TIME_UNIX_S = 0.0
+"""The time of an object of which the server tells none."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectVersion:
