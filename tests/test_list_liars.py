@@ -46,10 +46,10 @@ async def all_keys(store, prefix):
         (page("p/a", prefixes=["x/"]), "begin with 'p/', it lists 'x/'"),
         (page(prefixes=["p/a"]), "'p/a' as a common prefix"),
         (page(prefixes=["p/"]), "'p/' as a common prefix"),
-        (page(*(f"p/{n:05}" for n in range(3000))), "Asked for 1000 keys, it lists 3000"),
-        (page(*(f"p/{n:05}" for n in range(8000))), "Asked for 1000 keys, it lists 8000"),
+        (page(*(f"p/{n:05}" for n in range(2001))), "Asked for 1000 keys, it lists 2001"),
+        (page(*(f"p/{n:05}" for n in range(8000))), "more than 2000 rows"),
         (page(*"x" * 20_000), "more XML elements"),
-        (with_length(NO_KEYS.format("<a/>" * 11_000).encode()), "more than 10000 rows"),
+        (with_length(NO_KEYS.format("<a/>" * 11_000).encode()), "more than 2000 rows"),
     ],
 )
 async def test_a_page_that_contradicts_the_request_is_an_error_that_says_so(answer, reason):
@@ -234,3 +234,24 @@ async def test_a_page_whose_length_is_too_much_is_not_read():
         with pytest.raises(StoreFailure, match="more than 8388608 bytes"):
             await asked.store.list_page("p/")
         assert asked.count == 1
+
+
+FULL_ROW = (
+    "<Contents><Key>p/{:04}%26</Key><LastModified>2024-01-01T00:00:00.000Z</LastModified>"
+    "<ETag>&quot;d41d8cd98f00b204e9800998ecf8427e&quot;</ETag><Size>1</Size>"
+    "<ChecksumAlgorithm>CRC32C</ChecksumAlgorithm><ChecksumAlgorithm>SHA256</ChecksumAlgorithm>"
+    "<ChecksumType>FULL_OBJECT</ChecksumType><StorageClass>GLACIER</StorageClass>"
+    '<Owner xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="CanonicalUser">'
+    "<ID>0123456789abcdef0123456789abcdef</ID><DisplayName>O&apos;Neill</DisplayName></Owner>"
+    "<RestoreStatus><IsRestoreInProgress>false</IsRestoreInProgress>"
+    "<RestoreExpiryDate>2024-01-01T00:00:00.000Z</RestoreExpiryDate></RestoreStatus></Contents>"
+)
+
+
+async def test_a_page_of_as_many_rows_as_may_be_is_read_with_all_that_a_server_tells():
+    parser = list_page.ListPageParser()
+    rows = "".join(FULL_ROW.format(number) for number in range(list_page.ROWS_MAX))
+    parser.feed(NO_KEYS.format(rows).encode())
+    found = await parser.page()
+    assert len(found.objects) == list_page.ROWS_MAX
+    assert list_page.ROWS_MAX >= 1000 + paging.ROWS_SLACK

@@ -33,12 +33,16 @@ _FIELDS_MAX = 100  # beside the rows: a dozen
 PAGE_BYTES_MAX = 8 << 20
 """Of one page: twice what a thousand of the longest keys make, encoded."""
 
-ROWS_MAX = 10_000
-"""Of one page: the most that any server sends; more are not even looked at."""
+ROWS_MAX = 2000
+"""Of one page: as many as are asked for at most, and paging.ROWS_SLACK; more are not even looked
+at."""
 
-MARKS_MAX = 100_000
+_ROW_MARKS_MAX = 50
+"""AWS writes up to 40, with an owner and checksums."""
+
+MARKS_MAX = ROWS_MAX * _ROW_MARKS_MAX
 """Of one page: characters that begin an element, an attribute or a reference, for each of which the
-parser takes a hundred bytes and more. A row has about 25, and a page a thousand or two."""
+parser takes a hundred bytes and more."""
 
 UNCOUNTED_BYTES = 512 * 1024
 """Of one page: in so short a beginning only elements are counted, and most pages are no longer."""
