@@ -21,10 +21,12 @@ from stsfs.errors import (
 from stsfs.store.answers import Answer
 from stsfs.store.capabilities import ALGORITHM, Condition, ServerCapabilities
 from stsfs.store.change import Change, Gone
+from stsfs.store.etags import told_etag
 from stsfs.store.large_copy import PART_BYTES, copy_in_parts
 from stsfs.store.look import Look, is_gone
 from stsfs.store.object_store import Body, Expected, ObjectVersion, Part, Traits
 from stsfs.store.outgoing import Document
+from stsfs.store.range_transfer import if_match
 from stsfs.store.signed_bucket import Asked, SignedBucket
 from stsfs.store.sigv4 import encode_path
 from stsfs.store.stored import Stored, headers_of, receive_stored
@@ -182,6 +184,7 @@ class S3Writer:
         storage_class: str = "",
         expected: Expected | None = None,
         on_upload: Callable[[str], Awaitable[None]] | None = None,
+        on_unchecked: Callable[[float], None] | None = None,
     ) -> str:
         """See ObjectWriter."""
         if source.size_bytes > self._copy_bytes_max:
@@ -204,7 +207,9 @@ class S3Writer:
                 await change.look_at_target(expected.etag)  # else it is the source
                 raise
             etag = found
-        if change.is_unguarded:
+        if change.is_unguarded and on_unchecked is not None:
+            on_unchecked(_pause_s(change))
+        elif change.is_unguarded:
             await self._pause_since(change)
             await change.look_at_target(etag)
         return etag
@@ -260,6 +265,7 @@ class S3Writer:
 
     async def copied(self, source: ObjectVersion, key: str) -> str | None:
         """See ObjectWriter. A copy takes along what is stored beside the bytes."""
+        told_etag(source.etag, source.key)
         try:
             found = await self._stored(key)
             if found.etag == source.etag:
@@ -313,16 +319,15 @@ class S3Writer:
 
     async def _pause_since(self, change: Change) -> None:
         """Until another client that had looked before the change has most likely made its own."""
-        taken_s = trio.current_time() - change.looked_at_s
-        await trio.sleep(min(RECHECK_S_MAX, max(RECHECK_S_MIN, 2 * taken_s)))
+        await trio.sleep(_pause_s(change))
 
     async def _stored(self, key: str, version: ObjectVersion | None = None) -> Stored:
         """What is stored with an object as it is now, or with this version of it.
 
-        Raises StaleVersion or AccessDenied if there is none.
+        Raises StaleVersion or AccessDenied if there is none, StoreFailure without an ETag.
         """
         ranged = version is None or version.size_bytes > 0
-        matched = f"If-Match: {version.etag}\r\n" if version is not None else ""
+        matched = if_match(version) if version is not None else ""
 
         async def ask() -> Asked:
             only_first = "Range: bytes=0-0\r\n" if ranged else ""
@@ -334,7 +339,15 @@ class S3Writer:
             return was and not ranged  # an empty object has no first byte
 
         trouble = self.bucket.trouble(f"look at {key!r}")
-        return await self.bucket.exchange("traits", ask, receive_stored, trouble, again=again)
+        stored = await self.bucket.exchange("traits", ask, receive_stored, trouble, again=again)
+        told_etag(stored.etag, key)
+        return stored
+
+
+def _pause_s(change: Change) -> float:
+    """As long as another client of the same speed can be between its look and its change."""
+    taken_s = trio.current_time() - change.looked_at_s
+    return min(RECHECK_S_MAX, max(RECHECK_S_MIN, 2 * taken_s))
 
 
 def _part_of(upload_id: str, number: int) -> dict[str, str]:

@@ -15,6 +15,7 @@ from stsfs.errors import AccessDenied, StsfsError, WriteConflict
 from stsfs.staging.directory import StagingDirectory
 from stsfs.staging.moves import MovedObject, MoveJournal, MoveRecord
 from stsfs.store.object_store import (
+    NO_TIME_UNIX_S,
     Expected,
     ListedObject,
     ObjectStore,
@@ -107,7 +108,9 @@ class Mover:
             stay = len(sources.keys() & {each.source_key for each in objects}) - len(moved)
             done = "finished"
             if stay:
-                done += f"; {stay} objects stay at the old place: they or their copies have changed"
+                done += (
+                    f"; {stay} objects stay at the old place: they or their copies may have changed"
+                )
         else:
             whole = [each for each in objects if _is_there(each.source_key, each.etag, sources)]
             await self._delete_copies(whole, copies)
@@ -187,6 +190,7 @@ class Mover:
         expected: Sequence[Expected | None],
     ) -> None:
         conflicts: list[WriteConflict] = []
+        pauses_s: list[float] = []
 
         async def copy(index: int, each: MovedObject) -> None:
             source = ObjectVersion(
@@ -204,6 +208,7 @@ class Mover:
                     storage_class=each.storage_class,
                     expected=expected[index],
                     on_upload=note_upload,
+                    on_unchecked=pauses_s.append if len(objects) > 1 else None,
                 )
             except WriteConflict as conflict:
                 del copies[each.target_key]  # what is there, if anything, is another client's
@@ -223,6 +228,22 @@ class Mover:
         await work_off(calls(), at_once=self._copies_max)
         if conflicts:
             raise conflicts[0]
+        if pauses_s:
+            await trio.sleep(max(pauses_s))
+            await self._look_at_copies(objects, copies)
+
+    async def _look_at_copies(self, objects: Sequence[MovedObject], copies: dict[str, str]) -> None:
+        """Raise WriteConflict where another client has replaced a copy unseen.
+
+        One listing for all of them, in place of a look and a pause for each. It comes later than
+        those would, so that it misses nothing that they would see.
+        """
+        there = await self._listed(_common_prefix([each.target_key for each in objects]))
+        replaced = [key for key, etag in copies.items() if not _is_there(key, etag, there)]
+        for key in replaced:
+            del copies[key]
+        if replaced:
+            raise WriteConflict(f"{replaced[0]!r} was changed by another client.")
 
     async def _abort(self, key: str, upload_id: str) -> None:
         """Give up the upload of a process that died; where that is denied, it stays behind."""
@@ -315,12 +336,13 @@ def _may_go(
     """Whether the source is still the object that was copied, and its copy is there.
 
     One with the same bytes may have been put there since: the store's own clock tells, to the
-    second, because what was copied is not younger than its copy.
+    second, because what was copied is not younger than its copy. A store that tells no times, or
+    the year 1, does not tell that.
     """
     if each.target_key not in copies or not _is_there(each.source_key, each.etag, sources):
         return False
     copied_unix_s = targets[each.target_key].modified_unix_s
-    return sources[each.source_key].modified_unix_s <= copied_unix_s
+    return NO_TIME_UNIX_S < sources[each.source_key].modified_unix_s <= copied_unix_s
 
 
 def _is_there(key: str, etag: str, listed: Mapping[str, ListedObject]) -> bool:
