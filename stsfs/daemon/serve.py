@@ -141,8 +141,8 @@ class _Mount:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 check_in_place(self._point)
                 before = frozenset(entry.id for entry in mountinfo.mounts())
-                await self._session.mount(self._mount_options())
                 try:
+                    await self._session.mount(self._mount_options())
                     confirm_mounted(self._point)
                     await self._session.negotiate(self._operations)
                     await self._serve_kernel(signals, ready)
