@@ -21,19 +21,13 @@ from stsfs.cache.disk.disk_cache import DiskCache, Piece, Work
 from stsfs.cache.disk.layout import chunk_name
 from stsfs.errors import ForeignPath
 from stsfs.store.object_store import ObjectVersion
-from tests.attacks.neighbour import MIB, UID, neighbour, shared_place
+from tests.attacks.neighbour import MIB, UID, neighbour
 from tests.fakes import pattern
 from tests.hangs import bounded
 
 KEY, THEIRS = b"ours" * 8, b"them" * 8
 VERSION = b"v" * 16
 DATA = pattern(11, 5 * GRAIN_BYTES + 100)
-
-
-@pytest.fixture
-def place():
-    with shared_place(0o755) as made:
-        yield made
 
 
 @pytest.fixture

@@ -11,19 +11,10 @@ import shutil
 
 import pytest
 
-from tests.attacks.neighbour import MIB, UID, forge, given_away, neighbour, shared_place
+from tests.attacks.neighbour import MIB, REMEDY, UID, forge, given_away, neighbour
 from tests.mount.conftest import folder, host, mount, servers, stage, view  # noqa: F401
 
 pytestmark = pytest.mark.mount
-
-REMEDY = "Name a directory that only you can write to"
-
-
-@pytest.fixture
-def place():
-    """Removed after whatever is mounted."""
-    with shared_place(0o755) as place:
-        yield place
 
 
 @pytest.fixture

@@ -5,19 +5,10 @@ import os
 
 import pytest
 
-from tests.attacks.neighbour import UID, neighbour, shared_place
+from tests.attacks.neighbour import REMEDY, UID, neighbour
 from tests.mount.conftest import folder, host, mount, servers, stage, view  # noqa: F401
 
 pytestmark = pytest.mark.mount
-
-REMEDY = "Name a directory that only you can write to"
-
-
-@pytest.fixture
-def place():
-    """Removed after whatever is mounted."""
-    with shared_place(0o755) as place:
-        yield place
 
 
 def object_of(folder, name):
