@@ -20,6 +20,11 @@ from stsfs.owned_dir import OwnedDir, foreign
 log = logging.getLogger(__name__)
 
 KEY_BYTES = 32
+_NOT_FOUND = "Later mounts will not find what this one caches."
+_REMEDY = (
+    "Set XDG_STATE_HOME to a directory that only you can write to, on a file system that keeps "
+    "permissions."
+)
 
 
 async def kept_key(path: Path) -> bytes:
@@ -41,9 +46,11 @@ def load_key(path: Path) -> bytes:
             return _read_or_make(path, descriptor)
         finally:
             os.close(descriptor)
-    except (OSError, ForeignPath) as exc:
-        reason = str(exc) if isinstance(exc, ForeignPath) else f"{path}: {exc.strerror}."
-        log.warning("Later mounts will not find what this one caches. %s", reason)
+    except ForeignPath as exc:
+        log.warning("%s %s %s", _NOT_FOUND, exc.sentence, _REMEDY)
+        return secrets.token_bytes(KEY_BYTES)
+    except OSError as exc:
+        log.warning("%s %s: %s.", _NOT_FOUND, path, exc.strerror)
         return secrets.token_bytes(KEY_BYTES)
 
 
@@ -56,11 +63,7 @@ def _read_or_make(path: Path, descriptor: int) -> bytes:
         return key
     os.fchmod(descriptor, 0o600)
     if _is_open(descriptor):
-        raise foreign(
-            path,
-            "cannot be made private: its file system does not keep permissions",
-            "Set XDG_STATE_HOME to a directory on one that does.",
-        )
+        raise foreign(path, "cannot be made private: its file system keeps no permissions")
     if key:
         what = "could be read or written by others" if was_open else "is incomplete"
         log.warning("%s %s, and is replaced: what was cached before is not found.", path, what)
