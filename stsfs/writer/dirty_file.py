@@ -117,8 +117,7 @@ class DirtyFile:
         self._note_change()
         self._facts.modified_ns = record.mtime_ns or 0
         self._record.adopt(record)
-        if record.write_id:
-            self._publication.inherit(record.write_id)
+        self._publication.inherit(record)
         if record.parked:
             self._publication.adopt(record)
         self._failed_changes = self._changes

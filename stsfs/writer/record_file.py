@@ -10,6 +10,7 @@ from stsfs.staging.spans import Spans
 from stsfs.store.object_store import ObjectVersion, Part
 from stsfs.writer.content import StagedContent
 from stsfs.writer.file_facts import FileFacts
+from stsfs.writer.unconfirmed import UnconfirmedWrites
 from stsfs.writer.upload import Upload
 from stsfs.writer.wire import LocationName
 
@@ -33,6 +34,9 @@ class RecordFile:
 
         self.write_id = ""
         """Of a publication of just this content that was begun; empty: none was."""
+
+        self.unconfirmed = UnconfirmedWrites()
+        """Publications that were begun; the record names them all."""
 
         self.upload: Upload | None = None
         """The upload that has to be finished or given up."""
@@ -104,6 +108,7 @@ class RecordFile:
             mtime_ns=facts.modified_ns,
             traits=facts.kept,
             write_id=self.write_id,
+            earlier=self._earlier(),
             upload_id=None if self.upload is None else self.upload.upload_id,
             upload_write_id=self.upload.write_id if parked and self.upload else "",
             parked=tuple(parked),
@@ -112,6 +117,10 @@ class RecordFile:
             reason=self._reason(),
             changed_unix_s=time.time(),
         )
+
+    def _earlier(self) -> tuple[tuple[str, int], ...]:
+        latest_first = [each for each in self.unconfirmed.candidates() if each[0] != self.write_id]
+        return tuple(reversed(latest_first))
 
     def _parts_with(self, parked: Spans) -> tuple[Part, ...]:
         if self.upload is None or not parked:
