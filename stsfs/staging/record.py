@@ -113,6 +113,15 @@ class Record:
 
     changed_unix_s: float = 0.0
 
+    def lacking_bytes(self, stored_bytes: int) -> int:
+        """How many bytes a data file of this length lacks that it should have."""
+        return sum(
+            stop - start
+            for start, stop in Spans(self.present).within(
+                stored_bytes, max(stored_bytes, self.size_bytes)
+            )
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""
         values: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
