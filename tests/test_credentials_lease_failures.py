@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stsfs.credentials.lease import CredentialLease
 from stsfs.errors import (
     AccessDenied,
+    AnswerNotUnderstood,
     SessionExpired,
     SynapseUnavailable,
     TokenRejected,
@@ -58,6 +59,16 @@ async def test_while_synapse_is_down_the_running_set_is_used_to_its_end_and_no_l
     await trio.sleep(31)
     assert lease.current() != first
     assert lease.status().last_error == ""
+
+
+async def test_credentials_that_are_not_understood_end_the_session_as_no_answer_does(
+    autojump_clock, nursery, lease, source
+):
+    await nursery.start(lease.keep_fresh)
+    source.failure = AnswerNotUnderstood("It does not come from Synapse.")
+    await trio.sleep(HOUR_S + 60)
+    with pytest.raises(SessionExpired, match="does not come from Synapse"):
+        lease.current()
 
 
 @pytest.mark.parametrize("reason", [TokenRejected("revoked"), AccessDenied("moved")])

@@ -43,6 +43,11 @@ def test_token_session_and_policy_are_three_different_errnos():
     assert numbers == [errno.EKEYREJECTED, errno.EKEYEXPIRED, errno.EACCES]
 
 
+def test_an_answer_that_makes_no_sense_is_trouble_and_says_nothing_of_a_session():
+    assert errno_table.reply_for(errors.AnswerNotUnderstood("no")).errno == errno.EIO
+    assert errno_table.reply_for(errors.SynapseUnavailable("no")).errno == errno.EKEYEXPIRED
+
+
 def test_what_nobody_raised_on_purpose_is_a_bug():
     assert errno_table.reply_for(KeyError("x")) is errno_table.BUG
 

@@ -374,3 +374,53 @@ async def test_what_was_not_delivered_when_a_connection_ends_is_never_delivered(
             sent_bytes = sent_until_nothing_fits(connection._sock)
             connection.close()
             assert received_until_reset(peer) < sent_bytes
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"Content-Length: 2", b"content-length: 2"],
+        [b"Content-Length: 2", b"ETag: e", b"Content-Length:2 ", b"CONTENT-LENGTH: \t2"],
+        [b"Content-Length: 2, 2"],
+        [b"Content-Length: 2 ,2", b"Content-Length: 2"],
+    ],
+)
+async def test_a_length_that_is_told_twice_alike_is_one(lines):
+    """A recipient may take them as one (RFC 9110, 8.6)."""
+    answer = b"HTTP/1.1 200 OK\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\nok"
+
+    async def script(peer):
+        await peer.answer(answer)
+        await peer.answer(with_length(b"next"))
+
+    async with connected(script) as connection:
+        for body in (b"ok", b"next"):
+            head = await connection.ask(REQUEST)
+            assert head.length_bytes == len(body)
+            assert await whole_body(connection, head) == body
+            assert connection.reusable
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"Content-Length: 2", b"Content-Length: 3"],
+        [b"Content-Length: 2", b"Content-Length: 02"],
+        [b"Content-Length: 2, 3"],
+        [b"Content-Length: 2,"],
+        [b"Content-Length: 2", b"Content-Length: 2", b" 3"],
+        [b"Content-Length: 2", b"Content-Length: 2", b"Content-Length : 3"],
+        [b"Content-Length: 2", b"Content-Length: -2"],
+        [b"Content-Length: 2", b"Content-Length: 2", b"Transfer-Encoding: chunked"],
+    ],
+)
+async def test_lengths_that_differ_are_none(lines):
+    answer = b"HTTP/1.1 200 OK\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\nok"
+
+    async def script(peer):
+        await peer.answer(answer)
+
+    async with connected(script) as connection:
+        with pytest.raises(ConnectionBroken, match="not HTTP"):
+            await connection.ask(REQUEST)
+        assert not connection.reusable

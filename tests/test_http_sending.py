@@ -210,3 +210,70 @@ async def test_a_body_waits_while_keys_are_exchanged(nursery):
             await trio.testing.wait_all_tasks_blocked()
         assert theirs.recv(1000) == REQUEST + b"body"
         assert sending.whole
+
+
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[INTERIM], [EARLY, INTERIM], [INTERIM[:4], INTERIM[4:]], [EARLY + INTERIM[:12], INTERIM[12:]]],
+)
+async def test_heads_that_are_not_the_last_do_not_end_a_body(contexts, pieces):
+    """A proxy may send them at any time, asked or not (RFC 9110, 15.2)."""
+    body, arrived = Bytes(pattern("body", LARGE_BYTES)), []
+
+    async def script(peer):
+        assert await peer.asked()
+        await peer.send(*pieces[:1])
+        arrived.append(await peer.body(LARGE_BYTES // 2))
+        await peer.send(*pieces[1:])
+        arrived.append(await peer.body(LARGE_BYTES - LARGE_BYTES // 2))
+        await peer.send(with_length(b"done"))
+
+    async with connected(script, contexts) as connection:
+        with trio.fail_after(120):
+            head = await connection.ask(REQUEST, body)
+            assert await whole_body(connection, head) == b"done"
+        assert connection.reusable
+        assert body.sent_bytes == LARGE_BYTES
+    assert b"".join(arrived) == pattern("body", LARGE_BYTES)
+
+
+@pytest.mark.parametrize("refused", [INTERIM + REFUSED, INTERIM + EARLY + REFUSED])
+async def test_an_answer_behind_such_a_head_is_heard_at_once(contexts, refused):
+    async def script(peer):
+        await peer.answer(refused)
+        await trio.sleep_forever()
+
+    async with connected(script, contexts) as connection:
+        with trio.fail_after(120):
+            head = await connection.ask(REQUEST, Bytes(bytes(LARGE_BYTES)))
+            assert head.status == 403
+            assert await whole_body(connection, head) == b"denied"
+        assert not connection.reusable
+
+
+@pytest.mark.parametrize(
+    "said", [INTERIM * 2000, INTERIM[:-2] + b"x: y\r\n" * 20_000], ids=["many", "long"]
+)
+async def test_such_heads_without_end_break_the_connection(said):
+    async def script(peer):
+        await peer.answer(said)
+        await trio.sleep_forever()
+
+    async with connected(script) as connection:
+        with trio.fail_after(120), pytest.raises(ConnectionBroken, match=r"without end|endless"):
+            await connection.ask(REQUEST, Bytes(bytes(LARGE_BYTES)))
+        assert not connection.reusable
+
+
+async def test_a_connection_that_ends_behind_such_a_head_has_no_answer():
+    async def script(peer):
+        await peer.answer(INTERIM[:-4])
+
+    async with connected(script) as connection:
+        with trio.fail_after(120), pytest.raises(ConnectionBroken):
+            await connection.ask(REQUEST, Bytes(bytes(LARGE_BYTES)))
+        assert not connection.reusable

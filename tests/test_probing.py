@@ -8,6 +8,7 @@ import trio
 from stsfs.demo.file_server.answers import EVERY_CONDITION, Habits
 from stsfs.store import probing, retry
 from stsfs.store.capabilities import Condition, Verdict
+from stsfs.store.change import Change
 from stsfs.store.probing import PROBE_NAME, probe_capabilities
 from tests.conformance.conftest import moto_house
 from tests.s3_place import Place
@@ -133,4 +134,21 @@ async def test_a_probe_ends_when_the_server_does_not_answer(tmp_path, monkeypatc
         assert not place.writer.capabilities.is_known
         assert place.writer.capabilities.honours(Condition.PUT_IF_ABSENT)
         hold.let_go(goes_on=False)
+        assert left(place) == []
+
+
+async def test_a_server_that_completes_without_an_etag_is_asked_what_it_has_made(
+    tmp_path, monkeypatch
+):
+    """As radosgw may; an empty condition would be none, and would look ignored."""
+    made = Change.made
+
+    async def silent(self):
+        answer = await made(self)
+        return answer._replace(etag="") if self.kind == "complete" else answer
+
+    monkeypatch.setattr(Change, "made", silent)
+    with server(tmp_path) as place:
+        assert await probe_capabilities(place.writer, "base/") == ""
+        assert set(verdicts(place).values()) == {Verdict.HONOURED}
         assert left(place) == []

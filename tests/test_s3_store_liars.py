@@ -258,3 +258,67 @@ async def test_no_secret_is_part_of_an_error(quick):
             shown = str(caught.value) + repr(caught.value.__cause__)
             assert SECRET not in shown
             assert "the-session-token" not in shown
+
+
+def unannounced(data, *, content_range="bytes 0-9/10", chunks=True, status="206 Partial Content"):
+    """The same without a length: in chunks, or ended by the end of the connection."""
+    head, _, _ = ranged(b"", content_range=content_range, status=status).partition(b"\r\n\r\n")
+    head = head.replace(b"\r\nContent-Length: 0", b"")
+    if not chunks:
+        return head + b"\r\nConnection: close\r\n\r\n" + data
+    pieces = [data[at : at + 3] for at in range(0, len(data), 3)]
+    body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+    return head + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + body + b"0\r\n\r\n"
+
+
+UNANNOUNCED = [{"chunks": True}, {"chunks": False}]
+
+
+@pytest.mark.parametrize("how", UNANNOUNCED)
+@pytest.mark.parametrize("buffer_bytes", [1, 4, 100])
+async def test_a_range_without_a_length_is_counted(how, buffer_bytes):
+    async with Asked(unannounced(DATA, **how), one_each=not how["chunks"]) as asked:
+        sink = Sink(10, buffer_bytes)
+        await asked.store.read_range(VERSION, 0, 10, sink)
+        assert sink.data == DATA
+    part = unannounced(DATA[3:5], content_range="bytes 3-4/10", **how)
+    async with Asked(part, one_each=not how["chunks"]) as asked:
+        assert await read_all(asked.store, VERSION, 3, 5) == DATA[3:5]
+    whole = unannounced(DATA, content_range="", status="200 OK", **how)
+    async with Asked(whole, one_each=not how["chunks"]) as asked:
+        assert await read_all(asked.store, VERSION) == DATA
+    first = unannounced(DATA[:1], content_range="bytes 0-0/10", **how)
+    async with Asked(first, one_each=not how["chunks"]) as asked:
+        await asked.store.confirm(VERSION)
+
+
+@pytest.mark.parametrize("how", UNANNOUNCED)
+async def test_more_bytes_than_the_range_are_refused_before_the_last_is_delivered(how):
+    async with Asked(unannounced(DATA + b"more", **how), one_each=True) as asked:
+        sink = Sink(10)
+        with pytest.raises(StoreFailure, match="sent more than bytes 0-9/10 of 'x'"):
+            await asked.store.read_range(VERSION, 0, 10, sink)
+        assert sink.arrived_bytes < 10
+    two = unannounced(DATA[:2], content_range="bytes 0-0/10", **how)
+    async with Asked(two, one_each=True) as asked:
+        with pytest.raises(StoreFailure, match="sent more than bytes 0-0/10 of 'x'"):
+            await asked.store.confirm(VERSION)
+
+
+@pytest.mark.parametrize("how", UNANNOUNCED)
+async def test_fewer_bytes_than_the_range_are_taken_up_again_where_they_ended(how, quick):
+    rest = ranged(DATA[6:], content_range="bytes 6-9/10")
+    async with Asked(unannounced(DATA[:6], **how), rest, one_each=True) as asked:
+        sink = Sink(10)
+        await asked.store.read_range(VERSION, 0, 10, sink)
+        assert (sink.confirmations, sink.data) == (1, DATA)
+    none = unannounced(b"", content_range="bytes 0-0/10", **how)
+    async with Asked(none, one_each=True) as asked:
+        with pytest.raises(StoreFailure, match="Failed 10 times"):
+            await asked.store.confirm(VERSION)
+
+
+async def test_a_range_of_another_length_than_its_own_is_refused_in_words():
+    async with Asked(ranged(DATA[:-1])) as asked:
+        with pytest.raises(StoreFailure, match="sent bytes 0-9/10 in 9 bytes"):
+            await read_all(asked.store, VERSION)

@@ -224,7 +224,10 @@ async def test_an_acl_is_sent_unless_the_bucket_knows_none(refusal):
 
 
 async def test_an_acl_is_sent_with_what_makes_an_object_only():
-    server = Server(with_length(b"<Result><UploadId>u</UploadId><ETag>e</ETag></Result>"))
+    said = ["", "InitiateMultipartUpload", "CopyObject", "", "CopyPart", "CompleteMultipartUpload"]
+    fields = "<UploadId>u</UploadId><ETag>e</ETag>"
+    told = [f"<{each}Result>{fields}</{each}Result>" if each else "" for each in (*said, "", "")]
+    server = Server(*(with_length(each.encode(), b"ETag: e") for each in told))
     async with writing(server, acl="bucket-owner-full-control") as writer:
         await put(writer)
         await writer.begin_upload("k", NOTHING, write_id="w")

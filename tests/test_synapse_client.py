@@ -241,6 +241,15 @@ async def test_the_deadline_ends_the_retries_and_names_the_last_cause(autojump_c
     assert len(seen) > 3
 
 
+async def test_what_was_not_understood_until_the_deadline_is_told_as_such(autojump_clock):
+    """And not as a service that is down."""
+    transport, seen = scripted(httpx.Response(200, headers={"Content-Encoding": "br"}))
+    async with SynapseClient(token=a_token, deadline_s=30, transport=transport) as client:
+        with pytest.raises(errors.AnswerNotUnderstood, match="No success within 30 s"):
+            await client.entities.bundle("syn1")
+    assert len(seen) > 3
+
+
 async def test_a_server_that_says_nothing_is_unavailable_at_the_deadline(autojump_clock):
     async def hang(_):
         await trio.sleep_forever()

@@ -1,6 +1,7 @@
 """One staged file on its way to S3: what is sent, what stays on disk, what comes back."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 import trio
@@ -388,3 +389,13 @@ async def removed(file):
     await trio.testing.wait_all_tasks_blocked()
     async with file.removing():
         pass
+
+
+@pytest.mark.parametrize("truncate", [True, False])
+async def test_nothing_is_staged_over_an_object_without_an_etag(staging, truncate):
+    async with on_stage(staging) as stage:
+        version = replace(stage.store.put("base/a", b"old"), etag="")
+        with pytest.raises(StoreFailure, match="tells no ETag of 'base/a'"):
+            stage.over(version, truncate=truncate)
+        assert stage.writers.files() == []
+        assert stage.left_on_disk() == []

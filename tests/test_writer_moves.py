@@ -8,7 +8,7 @@ import trio
 
 from stsfs.errors import AccessDenied, StaleVersion, StoreFailure, WriteConflict, sole
 from stsfs.staging.directory import StagingDirectory
-from stsfs.store.object_store import Expected, Traits
+from stsfs.store.object_store import NO_TIME_UNIX_S, Expected, Traits
 from stsfs.writer.moves import Mover
 from stsfs.writer.recovery import recover_at_mount
 from stsfs.writer.writing import Writers
@@ -344,6 +344,19 @@ async def test_recovery_keeps_a_source_that_was_made_anew_with_the_same_bytes(sc
     later_s = again.modified_unix_s + 10
     scene.store.objects["base/a"] = replace(again, modified_unix_s=later_s)
     await scene.recovered()
+    assert scene.names() == {"base/a": b"abc", "base/b": b"abc"}
+
+
+@pytest.mark.parametrize("unix_s", [NO_TIME_UNIX_S, -62_135_000_000.0])
+async def test_recovery_keeps_a_source_of_which_no_time_says_how_old_it_is(scene, unix_s):
+    source = scene.store.put("base/a", b"abc")
+    scene.script("copy", Fault(Killed(), happened=True))
+    with killed():
+        await scene.mover.move_object(source, "base/b", **SMALL)
+    for key, found in scene.store.objects.items():
+        scene.store.objects[key] = replace(found, modified_unix_s=unix_s)
+    (sentence,) = (await scene.recovered()).moves
+    assert "1 objects stay at the old place" in sentence
     assert scene.names() == {"base/a": b"abc", "base/b": b"abc"}
 
 

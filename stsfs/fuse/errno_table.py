@@ -36,6 +36,7 @@ REPLIES: dict[type[errors.StsfsError], Reply] = {
     errors.NoSynapseToken:     Reply(errno.EKEYREJECTED, logging.WARNING),
     errors.SessionExpired:     Reply(errno.EKEYEXPIRED,  logging.WARNING),
     errors.SynapseUnavailable: Reply(errno.EKEYEXPIRED,  logging.WARNING),
+    errors.AnswerNotUnderstood: Reply(errno.EIO,         logging.ERROR),  # no session is over
     # Trouble: the data is not to be had right now.
     errors.StaleVersion:       Reply(errno.ESTALE,       logging.INFO),
     errors.WriteConflict:      Reply(errno.ESTALE,       logging.ERROR),

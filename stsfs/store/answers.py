@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from lxml import etree
@@ -118,9 +119,10 @@ def read(head: Head, body: bytes) -> Answer:
 
 
 def unix_s_of(date: str) -> float | None:
-    """Seconds since 1970 of an HTTP date; None for one that cannot be right."""
+    """Seconds since 1970 of an HTTP date, UTC without a zone; None for one that cannot be right."""
     try:
-        unix_s = parsedate_to_datetime(date).timestamp()
+        time = parsedate_to_datetime(date)
+        unix_s = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, TypeError, IndexError):  # the parser of mail has gaps
         return None
     return unix_s if _DATE_UNIX_S_MIN <= unix_s <= _DATE_UNIX_S_MAX else None

@@ -12,7 +12,7 @@ from stsfs.errors import AccessDenied, StaleVersion, StoreFailure, StsfsError, W
 from stsfs.store import answers
 from stsfs.store.answers import Answer, Meaning
 from stsfs.store.capabilities import CHECKSUM, Condition, ServerCapabilities
-from stsfs.store.etags import normal_etag
+from stsfs.store.etags import normal_etag, told_etag
 from stsfs.store.exchange import ErrorInside, ignored
 from stsfs.store.http_connection import Connection, Head
 from stsfs.store.look import Look
@@ -34,12 +34,18 @@ _CRC32C = re.compile(r"(?:[A-Za-z0-9+/]{6}==)?")
 _PARTS = {"part", "part_copy"}
 """What these tell is sent again. A whole object may have a checksum of checksums, `AAAAAA==-2`."""
 
-_MAY_BE_SILENT = {"abort", "delete", "complete"}
-"""radosgw completes an upload, and may tell an empty ETag."""
+_MAY_BE_SILENT = {"abort", "delete"}
+"""No ETag comes with these."""
 
 
-_TOLD_IN_BODY = {"copy", "part_copy", "complete"}
-"""S3 says 200 before it has done these, and what became of them in the body."""
+_TOLD_IN_BODY = {
+    "copy": "Copy", "part_copy": "Copy", "complete": "Complete", "begin": "Initiate",
+}  # fmt: skip
+"""What becomes of these is told in the body, in an element that is named so: of the first three S3
+says 200 before it has done them."""
+
+_GONE = {"NoSuchKey", "NoSuchUpload"}
+"""Codes that say with a 404 what is missing. Without one it may be anybody's."""
 
 
 _IF_ABSENT = {
@@ -54,6 +60,10 @@ _IF_MATCH = {
 
 class Gone(StoreFailure):
     """What was to be ended or deleted is not there any more."""
+
+
+class _Nowhere(StoreFailure):
+    """A 404 that does not say what is missing."""
 
 
 class Refused(Exception):
@@ -143,6 +153,7 @@ class Change:
 
         Raises WriteConflict, Gone, and what ObjectWriter promises.
         """
+        self._check_told()
         trouble = self.bucket.trouble(self._what())
         outgoing: Outgoing | None = None
         if self.body is not None:
@@ -178,9 +189,9 @@ class Change:
                 again=lambda answer: self._again(answer, sent),
                 right=self.right,
             )
-        except AccessDenied as denied:
+        except (AccessDenied, _Nowhere) as refused:
             if not self.is_trial:
-                await self._denied_or_gone(denied)
+                await self._refused_or_gone(refused)
             raise
         if not self._is_source_guarded():
             await self.look_at_source()  # only now it is known what was copied
@@ -194,6 +205,13 @@ class Change:
     async def look_at_target(self, etag: str | None) -> None:
         """Raise WriteConflict unless this version is at the key; None: unless nothing is."""
         await self._look(self.key, etag)
+
+    def _check_told(self) -> None:
+        """Raise StoreFailure where it is not known which version is meant: nothing is sent."""
+        if self.source is not None:
+            told_etag(self.source.etag, self.source.key)
+        if self.expected is not None and self.expected.etag is not None:
+            told_etag(self.expected.etag, self.key)
 
     def _asked(self, signed: Mapping[str, str], outgoing: Outgoing | None) -> Asked:
         payload = EMPTY_SHA256
@@ -247,17 +265,29 @@ class Change:
         if inside is not None:
             raise ErrorInside(inside)
         root, fields = answers.document(body)
+        is_told = self._is_told(head, body, root)
         etag = normal_etag(fields.get("ETag", "") or header(head, b"etag"))
         upload_id = fields.get("UploadId", "").strip()
         told_checksum = fields.get("ChecksumCRC32C", "").strip() if self.kind in _PARTS else ""
         if not (_UPLOAD_ID.fullmatch(upload_id) and _CRC32C.fullmatch(told_checksum)):
             raise StoreFailure(f"The server answers with what cannot be sent: {self._what()}.")
-        if body and self.kind in _TOLD_IN_BODY and not root.endswith("Result"):
-            etag = ""  # whatever the head says
         told = upload_id if self.kind == "begin" else etag
-        if not told and self.kind not in _MAY_BE_SILENT:
-            raise StoreFailure(f"The server does not tell what became of it: {self._what()}.")
+        if self.kind == "complete":
+            etag = etag if is_told else ""  # radosgw may tell none: it is looked up
+        elif not is_told or not (told or self.kind in _MAY_BE_SILENT):
+            raise StoreFailure(
+                f"The server does not tell what became of it: {self._what()}.",
+                remedy="Check the endpoint, and what lies between it and here.",
+            )
         return Made(etag, told_checksum or checksum, upload_id)
+
+    def _is_told(self, head: Head, body: bytes, root: str) -> bool:
+        """Whether an answer is S3's own, and not a page that somebody sends in its place."""
+        if head.status == 206:
+            return False
+        if root:
+            return root.endswith("Result") and _TOLD_IN_BODY.get(self.kind, "") in root
+        return not body.strip() and self.kind not in _TOLD_IN_BODY
 
     def _again(self, answer: Answer, sent: Mapping[str, str]) -> bool:
         """Whether the next try is another request. Raises what an answer means here only."""
@@ -274,27 +304,35 @@ class Change:
         if answer.meaning is not Meaning.STALE:
             return False
         ended = self.kind in {"delete", "abort"} or answer.code == "NoSuchUpload"
-        if answer.status == 404 and ended:
+        if answer.status == 404 and answer.code in _GONE and ended:
             raise Gone(f"It is not there any more: {self._what()}.")
+        if answer.status == 404 and answer.code not in _GONE:
+            raise _Nowhere(
+                answer.error(self._what()).sentence,
+                remedy="Check the endpoint, and what lies between it and here.",
+            )
         if self.source is not None:
             raise _conflict(self.source.key)
         if self.expected is not None:
             raise _conflict(self.key)
         raise StoreFailure(answer.error(self._what()).sentence)
 
-    async def _denied_or_gone(self, denied: AccessDenied) -> None:
-        """Raise what a 403 means if it is not a refusal: a missing key may not be asked for."""
+    async def _refused_or_gone(self, refused: AccessDenied | _Nowhere) -> None:
+        """Raise what a refusal means if a listing shows that something is missing or another.
+
+        A key that is not there may not be asked for (403), and some servers say of it only 404.
+        """
         key, etag = self.key, self.expected.etag if self.expected is not None else None
         if self.source is not None:
             key, etag = self.source.key, self.source.etag
-        if etag is None or type(denied) is not AccessDenied:
+        if etag is None or type(refused) not in {AccessDenied, _Nowhere}:
             return
         try:
             await self._look(key, etag)
             if self.source is not None and self.expected is not None and self.expected.etag:
                 await self._look(self.key, self.expected.etag)
         except (WriteConflict, Gone) as gone:
-            raise gone from denied
+            raise gone from refused
         except StsfsError:
             return
 
@@ -328,7 +366,11 @@ class Change:
         found = await self.look(key)
         if found is None and self.kind == "delete":
             raise Gone(f"It is not there any more: {self._what()}.")
-        if (found.etag if found is not None else None) != etag:
+        if found is None or etag is None:
+            is_expected = found is None and etag is None
+        else:
+            is_expected = told_etag(found.etag, key) == etag
+        if not is_expected:
             raise _conflict(key)
 
     def _what(self) -> str:

@@ -15,6 +15,19 @@ def normal_etags(texts: list[str]) -> list[str]:
     return texts if all(map(_NORMAL.fullmatch, texts)) else [normal_etag(each) for each in texts]
 
 
+def told_etag(etag: str, key: str) -> str:
+    """The ETag of what is at a key. Raises StoreFailure where the server has told none.
+
+    Without one nothing is asked of an object: an empty condition is none, and what is not known
+    cannot be told from what another client puts in its place.
+    """
+    if not etag:
+        raise StoreFailure(
+            f"The server tells no ETag of {key!r}, so that a change would go unnoticed."
+        )
+    return etag
+
+
 def normal_etag(text: str) -> str:
     """The ETag in quotes, without the mark of a weak one; empty where there is none.
 

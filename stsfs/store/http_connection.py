@@ -5,7 +5,6 @@ trio's streams would copy every byte once more, and trio.SSLStream twice. Heads 
 httptools; bodies with a Content-Length never pass through a parser.
 """
 
-import re
 import socket
 import ssl
 import struct
@@ -17,7 +16,16 @@ import httptools
 import trio
 
 from stsfs.store.http_sending import OutgoingBody, Sending
-from stsfs.store.http_wire import BODY_S, PACE_BYTES, STALL_S, WORK_S, BodyCut, ConnectionBroken
+from stsfs.store.http_wire import (
+    BODY_S,
+    PACE_BYTES,
+    STALL_S,
+    WORK_S,
+    BodyCut,
+    ConnectionBroken,
+    InterimHeads,
+    with_one_length,
+)
 from stsfs.store.shares import Owner
 from stsfs.values import TEXT_CHARS_MAX, size_bytes
 
@@ -31,10 +39,6 @@ _HEAD_BYTES_MAX = 64 * 1024
 _HEADERS_MAX = 500
 _SINGLE = {b"etag", b"content-range", b"last-modified"}
 """Headers that decide something: two that differ are no answer. Proxies add a Date of their own."""
-
-_INTERIM_MAX = 20
-_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d[ \r]")
-"""The beginning of a head that is not the last, which any server may send (RFC 9110, 15.2)."""
 
 _ALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """Seconds, seconds, times: a peer that has vanished is noticed while a long answer is due."""
@@ -68,7 +72,7 @@ class _Parser:
     """httptools callbacks for one answer; what they raise is an HttpParserError to the caller.
 
     httptools itself refuses control characters in headers, and a length that is no number, comes
-    twice, or beside chunks.
+    twice (see with_one_length), or beside chunks.
     """
 
     def __init__(self) -> None:
@@ -222,22 +226,15 @@ class Connection:
                 await trio.lowlevel.wait_readable(self._sock)
 
     async def _receive_head(self, early_bytes: int) -> Head:
-        head, passed, end = bytearray(), 0, -1
+        interim, head, end = InterimHeads(), bytearray(), -1
         while end < 0:
             count = early_bytes or await self._recv(self._scratch)
             early_bytes = 0
             if count == 0:
-                unused = self.reused and not head and not passed
+                unused = self.reused and not head and not interim.any_passed
                 raise ConnectionBroken("closed before an answer", unused=unused)
-            searched = max(0, len(head) - 3)
             head += self._scratch[:count]
-            end = head.find(b"\r\n\r\n", searched)
-            # Behind half a body there is no other head to wait for.
-            while end >= 0 and not self._cut and _INTERIM.match(head):
-                passed += 1
-                if passed > _INTERIM_MAX:
-                    raise ConnectionBroken("heads without end")
-                del head[: end + 4]
+            if not interim.passed(head):
                 end = head.find(b"\r\n\r\n")
             if end < 0 and len(head) > _HEAD_BYTES_MAX:
                 raise ConnectionBroken("an answer with an endless head")
@@ -248,7 +245,7 @@ class Connection:
         http = parser.http
         assert http is not None
         try:
-            http.feed_data(bytes(memoryview(head)[: end + 4]))
+            http.feed_data(with_one_length(bytes(memoryview(head)[: end + 4])))
         except httptools.HttpParserUpgrade as exc:
             raise ConnectionBroken("a change of protocol that nobody asked for") from exc
         except httptools.HttpParserError as exc:

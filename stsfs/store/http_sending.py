@@ -6,7 +6,7 @@ from typing import Protocol
 
 import trio
 
-from stsfs.store.http_wire import STALL_S, TURN_BYTES, ConnectionBroken
+from stsfs.store.http_wire import STALL_S, TURN_BYTES, ConnectionBroken, InterimHeads
 
 PIECE_BYTES = 1 << 20
 """How much of a body is read at once."""
@@ -44,6 +44,10 @@ class Sending:
         self._slice_bytes = _TLS_SLICE_BYTES if isinstance(sock, ssl.SSLSocket) else TURN_BYTES
         self._answer = answer
         self._answer_bytes = 0
+        """What lies there of an answer; of a head that is not the last, as long as none came."""
+
+        self._interim = InterimHeads()
+        self._is_answered = False
         self._request = request
         self._body = body
         self._read_bytes = 0
@@ -59,7 +63,7 @@ class Sending:
         """TLS sends nothing before it has read something: keys are being exchanged."""
 
     async def run(self) -> int:
-        """Send until the end, or until the server says something; how many bytes it has said.
+        """Send until the end, or until the server answers; how many bytes of that have come.
 
         Raises OSError, ConnectionBroken and what the body raises. 0 before the end: it has closed.
         """
@@ -76,10 +80,10 @@ class Sending:
             except Exception as exc:  # noqa: BLE001 - raised below, not in a group
                 self._failure = exc
             nursery.cancel_scope.cancel()
-        answered = self._answer_bytes and isinstance(self._failure, OSError)
+        answered = self._is_answered and isinstance(self._failure, OSError)
         if self._failure is not None and not answered:
             raise self._failure
-        return self._answer_bytes
+        return self._answer_bytes if self._is_answered or self.whole else 0
 
     async def _read(self) -> bytes:
         size_bytes = min(PIECE_BYTES, self._body.size_bytes - self._read_bytes)
@@ -126,16 +130,32 @@ class Sending:
         return True
 
     async def _listen(self, scope: trio.CancelScope) -> None:
-        """End the sending when the server says something, or closes."""
+        """End the sending when the server answers, or closes."""
         while True:
             await trio.lowlevel.wait_readable(self._sock)
-            try:
-                self._answer_bytes = self._sock.recv_into(self._answer)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                heard, self._heard = self._heard, trio.Event()
-                heard.set()
-                continue
-            except OSError as exc:
-                self._failure = exc
-            scope.cancel()
-            return
+            if self._is_over():
+                scope.cancel()
+                return
+            heard, self._heard = self._heard, trio.Event()
+            heard.set()
+
+    def _is_over(self) -> bool:
+        """Receive what there is; whether it is an answer, or the end."""
+        try:
+            while self._answer_bytes < len(self._answer):
+                count = self._sock.recv_into(self._answer[self._answer_bytes :])
+                if count == 0:
+                    return True
+                received = bytearray(self._answer[: self._answer_bytes + count])
+                self._is_answered = not self._interim.passed(received)
+                self._answer_bytes = len(received)
+                self._answer[: len(received)] = received
+                if self._is_answered:
+                    return True
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        except (OSError, ConnectionBroken) as exc:
+            self._failure = exc
+            return True
+        self._is_answered = True  # whoever reads on will find that it has no end
+        return True

@@ -1,5 +1,7 @@
 """What both directions of a connection share: their limits, and how it ends."""
 
+import re
+
 TURN_BYTES = 256 * 1024
 """How much one connection may move without giving other tasks a turn: about 0.1 ms."""
 
@@ -16,6 +18,18 @@ WORK_S = 15 * 60.0
 """The same where the server works while it answers: S3 sends blanks as long as it copies."""
 
 
+INTERIM_MAX = 20
+"""Of one answer: heads that are not the last."""
+
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d[ \r]")
+_ANY_INTERIM = b"HTTP/1.1 100 "
+_LENGTHS = re.compile(
+    rb"\r\ncontent-length:[ \t]*([0-9]+(?:[ \t]*,[ \t]*[0-9]+)*)[ \t]*(?=\r\n[^ \t])",
+    re.IGNORECASE,
+)
+"""Whole headers: a line that begins with a blank would belong to the one before it."""
+
+
 class ConnectionBroken(Exception):
     """The connection ended, failed or stalled; `unused` when it did before the first byte came."""
 
@@ -27,3 +41,46 @@ class ConnectionBroken(Exception):
 class BodyCut(ConnectionBroken):
     """The server closed the connection in the middle of a body, or at the end of one without
     length."""
+
+
+def with_one_length(head: bytes) -> bytes:
+    """A head in which a Content-Length that is there more than once, and the same, is there once.
+
+    RFC 9110, 8.6. Those that differ stay, and are for the parser to refuse.
+    """
+    lengths: list[bytes] = b",".join(_LENGTHS.findall(head)).split(b",")
+    values = {each.strip(b" \t") for each in lengths}
+    if len(lengths) < 2 or len(values) > 1:
+        return head
+    rest = _LENGTHS.sub(b"", head)
+    return rest.removesuffix(b"\r\n") + b"Content-Length: " + values.pop() + b"\r\n\r\n"
+
+
+class InterimHeads:
+    """The heads in front of an answer that are not the last, and say nothing.
+
+    Any server may send them at any time, asked or not (RFC 9110, 15.2).
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @property
+    def any_passed(self) -> bool:
+        """Whether there were any."""
+        return self._count > 0
+
+    def passed(self, received: bytearray) -> bool:
+        """Take away those that have come whole; whether what is left may be part of another.
+
+        That is also so where nothing is left. Raises ConnectionBroken for too many.
+        """
+        while _INTERIM.match(received[: len(_ANY_INTERIM)] + _ANY_INTERIM[len(received) :]):
+            end = received.find(b"\r\n\r\n")
+            if end < 0:
+                return True
+            self._count += 1
+            if self._count > INTERIM_MAX:
+                raise ConnectionBroken("heads without end")
+            del received[: end + 4]
+        return False

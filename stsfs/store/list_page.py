@@ -13,8 +13,9 @@ import trio
 from lxml import etree
 
 from stsfs.errors import StoreFailure
+from stsfs.store.answers import unix_s_of
 from stsfs.store.etags import normal_etag, normal_etags
-from stsfs.store.object_store import ListedObject, ListPage
+from stsfs.store.object_store import NO_TIME_UNIX_S, ListedObject, ListPage
 from stsfs.values import (
     KEY_BYTES_MAX,
     TEXT_CHARS_MAX,
@@ -32,12 +33,16 @@ _FIELDS_MAX = 100  # beside the rows: a dozen
 PAGE_BYTES_MAX = 8 << 20
 """Of one page: twice what a thousand of the longest keys make, encoded."""
 
-ROWS_MAX = 10_000
-"""Of one page: the most that any server sends; more are not even looked at."""
+ROWS_MAX = 2000
+"""Of one page: as many as are asked for at most, and paging.ROWS_SLACK; more are not even looked
+at."""
 
-MARKS_MAX = 100_000
+_ROW_MARKS_MAX = 50
+"""AWS writes up to 40, with an owner and checksums."""
+
+MARKS_MAX = ROWS_MAX * _ROW_MARKS_MAX
 """Of one page: characters that begin an element, an attribute or a reference, for each of which the
-parser takes a hundred bytes and more. A row has about 25, and a page a thousand or two."""
+parser takes a hundred bytes and more."""
 
 UNCOUNTED_BYTES = 512 * 1024
 """Of one page: in so short a beginning only elements are counted, and most pages are no longer."""
@@ -63,8 +68,8 @@ TOO_LONG = f"its key has more than {KEY_BYTES_MAX} bytes"
 class ListPageParser:
     """Feed bytes, then take the page. Keys are decoded if the server says that it encoded them.
 
-    Keys are UTF-8 and no longer than keys can be, ETags in their normal form, sizes and times in
-    range; a row of which that is not true is among the unusable ones.
+    Keys are UTF-8 and no longer than keys can be, ETags in their normal form, sizes in range; a row
+    of which that is not true is among the unusable ones.
     """
 
     def __init__(self) -> None:
@@ -257,8 +262,14 @@ def _text(key: str) -> str:
 
 
 def _unix_s(text: str) -> float:
-    """Times without a zone are UTC, as S3's are. Some servers write the year 1 for none."""
-    time = datetime.fromisoformat(text)
+    """Times without a zone are UTC, as S3's are. Some servers write the year 1 for none.
+
+    NO_TIME_UNIX_S for what is no time: the object is there all the same.
+    """
+    try:
+        time = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return unix_s_of(text) or NO_TIME_UNIX_S
     unix_s = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     if UNIX_S_MIN <= unix_s <= UNIX_S_MAX:
         return unix_s

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+NO_TIME_UNIX_S = 0.0
+"""The time of an object of which the server tells none."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectVersion:
@@ -104,7 +107,10 @@ class Expected:
     """What must be at a key for a change of it to happen: a version, or nothing at all."""
 
     etag: str | None
-    """As the server writes it, quotes included; None: no object may be there."""
+    """As the server writes it, quotes included; None: no object may be there.
+
+    Empty where the server tells none: nothing can be expected then, and the change is not made.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from stsfs.store.etags import normal_etag
 from stsfs.store.exchange import Attempt, exchange
 from stsfs.store.http_connection import Connection, Head
 from stsfs.store.http_pool import HostPools
-from stsfs.store.object_store import ListPage, ObjectVersion, RangeSink
+from stsfs.store.object_store import NO_TIME_UNIX_S, ListPage, ObjectVersion, RangeSink
 from stsfs.store.range_transfer import Confirmation, RangeTransfer, header, whole
 from stsfs.store.reach import Reach
 from stsfs.store.retry import Trouble
@@ -33,7 +33,7 @@ class Probed(NamedTuple):
     etag: str
     size_bytes: int
     modified_unix_s: float
-    """0 when the server does not tell."""
+    """NO_TIME_UNIX_S when the server does not tell."""
 
 
 class PresignedStore:
@@ -198,5 +198,5 @@ async def _probed(key: str, connection: Connection, head: Head) -> Probed:
         size_bytes = head.length_bytes
     if size_bytes is None:
         raise StoreFailure(f"The server does not tell how long {key!r} is.")
-    modified = unix_s_of(header(head, b"last-modified")) or 0.0
+    modified = unix_s_of(header(head, b"last-modified")) or NO_TIME_UNIX_S
     return Probed(normal_etag(etag), size_bytes, modified)

@@ -7,7 +7,7 @@ from functools import partial
 
 import trio
 
-from stsfs.errors import AccessDenied, StsfsError
+from stsfs.errors import AccessDenied, StoreFailure, StsfsError
 from stsfs.store.capabilities import Condition, Verdict
 from stsfs.store.change import Change, Gone, Refused
 from stsfs.store.object_store import ObjectVersion, Traits
@@ -21,6 +21,7 @@ PROBE_S = 30.0
 """As long as a probe may take; what it has not found out by then stays unknown."""
 
 _CLEAN_UP_S = 10.0
+_WRITE_ID = "probe"
 _WRONG = '"00000000000000000000000000000000"'
 _ABSENT, _OTHER = {"if-none-match": "*"}, {"if-match": _WRONG}
 _Change = Callable[[], Awaitable[None]]
@@ -145,19 +146,19 @@ class _Probe:
         change = self._trial(writer.change("put", "PUT", self._key, "s3:PutObject"), headers)
         change.body = _Body()
         own = change.headers
-        change.headers = lambda: {**own(), **headers_of(Traits(), "probe"), **writer.acl()}
-        self._etag = (await change.made()).etag
+        change.headers = lambda: {**own(), **headers_of(Traits(), _WRITE_ID), **writer.acl()}
+        self._etag = await self._told_etag(change)
 
     async def _upload(self, headers: Mapping[str, str]) -> None:
         """An upload of one part, completed on a condition; given up where that is refused."""
         writer, key = self._writer, self._key
-        self._upload_id = await writer.begin_upload(key, Traits(), write_id="probe")
+        self._upload_id = await writer.begin_upload(key, Traits(), write_id=_WRITE_ID)
         part = await writer.upload_part(key, self._upload_id, 1, _Body())
         query = {"uploadId": self._upload_id}
         change = writer.change("complete", "POST", key, "s3:PutObject", query)
         self._trial(change, headers).document = document_of([part])
         try:
-            self._etag = (await change.made()).etag
+            self._etag = await self._told_etag(change)
             writer.uploads.ended(self._upload_id)
             self._upload_id = ""
         except Refused:
@@ -170,7 +171,14 @@ class _Probe:
         change.source = ObjectVersion(0, self._key, source_etag or self._etag, len(_DATA))
         own = change.headers
         change.headers = lambda: {**own(), **self._writer.acl()}
-        self._copy_etag = (await change.made()).etag
+        self._copy_etag = await self._told_etag(change)
+
+    async def _told_etag(self, change: Change) -> str:
+        """What a change has made, looked up where the server does not tell."""
+        etag = (await change.made()).etag or await self._writer.written(change.key, _WRITE_ID)
+        if not etag:
+            raise StoreFailure(f"The server does not tell what became of {change.key!r}.")
+        return etag
 
     async def _delete(self, key: str, headers: Mapping[str, str] | None = None) -> None:
         change = self._writer.change("delete", "DELETE", key, "s3:DeleteObject")

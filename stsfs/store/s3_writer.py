@@ -21,10 +21,12 @@ from stsfs.errors import (
 from stsfs.store.answers import Answer
 from stsfs.store.capabilities import ALGORITHM, Condition, ServerCapabilities
 from stsfs.store.change import Change, Gone
+from stsfs.store.etags import told_etag
 from stsfs.store.large_copy import PART_BYTES, copy_in_parts
 from stsfs.store.look import Look, is_gone
 from stsfs.store.object_store import Body, Expected, ObjectVersion, Part, Traits
 from stsfs.store.outgoing import Document
+from stsfs.store.range_transfer import if_match
 from stsfs.store.signed_bucket import Asked, SignedBucket
 from stsfs.store.sigv4 import encode_path
 from stsfs.store.stored import Stored, headers_of, receive_stored
@@ -260,6 +262,7 @@ class S3Writer:
 
     async def copied(self, source: ObjectVersion, key: str) -> str | None:
         """See ObjectWriter. A copy takes along what is stored beside the bytes."""
+        told_etag(source.etag, source.key)
         try:
             found = await self._stored(key)
             if found.etag == source.etag:
@@ -319,10 +322,10 @@ class S3Writer:
     async def _stored(self, key: str, version: ObjectVersion | None = None) -> Stored:
         """What is stored with an object as it is now, or with this version of it.
 
-        Raises StaleVersion or AccessDenied if there is none.
+        Raises StaleVersion or AccessDenied if there is none, StoreFailure without an ETag.
         """
         ranged = version is None or version.size_bytes > 0
-        matched = f"If-Match: {version.etag}\r\n" if version is not None else ""
+        matched = if_match(version) if version is not None else ""
 
         async def ask() -> Asked:
             only_first = "Range: bytes=0-0\r\n" if ranged else ""
@@ -334,7 +337,9 @@ class S3Writer:
             return was and not ranged  # an empty object has no first byte
 
         trouble = self.bucket.trouble(f"look at {key!r}")
-        return await self.bucket.exchange("traits", ask, receive_stored, trouble, again=again)
+        stored = await self.bucket.exchange("traits", ask, receive_stored, trouble, again=again)
+        told_etag(stored.etag, key)
+        return stored
 
 
 def _part_of(upload_id: str, number: int) -> dict[str, str]:

@@ -172,7 +172,8 @@ class Transport:
                         last = exc
                         raise
         cause = last.sentence if last else f"{self.host} does not answer."
-        raise SynapseUnavailable(
+        kind = SynapseUnavailable if last is None else type(last)
+        raise kind(
             f"No success within {self._deadline_s:g} s: {cause}", remedy=last.remedy if last else ""
         )
 

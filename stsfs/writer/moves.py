@@ -15,6 +15,7 @@ from stsfs.errors import AccessDenied, StsfsError, WriteConflict
 from stsfs.staging.directory import StagingDirectory
 from stsfs.staging.moves import MovedObject, MoveJournal, MoveRecord
 from stsfs.store.object_store import (
+    NO_TIME_UNIX_S,
     Expected,
     ListedObject,
     ObjectStore,
@@ -107,7 +108,9 @@ class Mover:
             stay = len(sources.keys() & {each.source_key for each in objects}) - len(moved)
             done = "finished"
             if stay:
-                done += f"; {stay} objects stay at the old place: they or their copies have changed"
+                done += (
+                    f"; {stay} objects stay at the old place: they or their copies may have changed"
+                )
         else:
             whole = [each for each in objects if _is_there(each.source_key, each.etag, sources)]
             await self._delete_copies(whole, copies)
@@ -315,12 +318,13 @@ def _may_go(
     """Whether the source is still the object that was copied, and its copy is there.
 
     One with the same bytes may have been put there since: the store's own clock tells, to the
-    second, because what was copied is not younger than its copy.
+    second, because what was copied is not younger than its copy. A store that tells no times, or
+    the year 1, does not tell that.
     """
     if each.target_key not in copies or not _is_there(each.source_key, each.etag, sources):
         return False
     copied_unix_s = targets[each.target_key].modified_unix_s
-    return sources[each.source_key].modified_unix_s <= copied_unix_s
+    return NO_TIME_UNIX_S < sources[each.source_key].modified_unix_s <= copied_unix_s
 
 
 def _is_there(key: str, etag: str, listed: Mapping[str, ListedObject]) -> bool:

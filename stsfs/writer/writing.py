@@ -13,6 +13,7 @@ from stsfs.errors import StsfsError
 from stsfs.staging.directory import StagingDirectory
 from stsfs.staging.file import StagingFile
 from stsfs.staging.record import Record, State
+from stsfs.store.etags import told_etag
 from stsfs.store.object_store import (
     Expected,
     ObjectStore,
@@ -97,7 +98,11 @@ class Writers:
         self, version: ObjectVersion, path: str, *, modified_ns: int, truncate: bool = False,
         mode: int | None = None, storage_class: str = "",
     ) -> DirtyFile:  # fmt: skip
-        """A file over a version of an object; with truncate, empty. Not a checkpoint."""
+        """A file over a version of an object; with truncate, empty. Not a checkpoint.
+
+        Raises StoreFailure where the server tells no ETag: it could never be published.
+        """
+        told_etag(version.etag, version.key)
         facts = FileFacts(
             key=version.key, path=path, expected=Expected(version.etag), mode=mode,
             version=version, modified_ns=modified_ns,

@@ -76,6 +76,29 @@ def test_entries_that_make_no_sense_are_hidden_and_counted_and_the_rest_is_shown
         live.wait_for_end()
 
 
+def test_an_answer_about_one_file_that_makes_no_sense_is_eio_there_and_explained(
+    stage, shelf, mount, host
+):
+    for name in ("a", "b"):
+        shelf.write(name, name.encode())
+    bad = shelf.find("a")
+
+    def spoil(request, status, body):
+        return b'{"entity": 5}' if f"/{bad.syn_id}/" in request.path else None
+
+    with between(stage.synapse.url, spoil) as url:
+        live = mount(shelf.syn_id, "--synapse-endpoint", url)
+        live.allow_in_log("does not come from Synapse")
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            (live / "a").read_bytes()
+        assert (live / "b").read_bytes() == b"b"
+        told = said(host, "explain", live / "a")
+        assert "EIO" in told
+        assert "does not come from Synapse" in told.replace("\n", " ")
+        live.unmount()
+        live.wait_for_end()
+
+
 def test_the_name_of_a_folder_leads_nowhere_but_into_the_mount(stage, shelf, mount, host):
     other = entity_folder(stage, managed=True)
 
