@@ -220,7 +220,8 @@ def open_file(
 
 
 def open_log(path: str | Path, flags: int, mode: int = 0o600) -> int:
-    """A file that users name, to be added to: no pipe, link or file of others is opened.
+    """A file that users name, to be added to: no pipe, link or file of others is opened, and no
+    file that has another name elsewhere, which it may have been given to have it written to.
 
     Directories above it may be anybody's, and are walked by descriptors: they lead nowhere else.
     mode: of one that is made. Raises ForeignPath and OSError.
@@ -230,13 +231,13 @@ def open_log(path: str | Path, flags: int, mode: int = 0o600) -> int:
         at, name = _walk(found, held, create=False, check=False)
         with contextlib.suppress(FileNotFoundError):
             # a pipe would keep us waiting
-            status = os.stat(name, dir_fd=at, follow_symlinks=False)
-            if status.st_uid not in _trusted():
-                raise foreign(found, f"belongs to {_user(status.st_uid)} and not to us")
+            _check_log(found, os.stat(name, dir_fd=at, follow_symlinks=False))
         descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=at)
-    if os.fstat(descriptor).st_uid not in _trusted():  # it was exchanged meanwhile
+    try:
+        _check_log(found, os.fstat(descriptor))  # it may have been exchanged meanwhile
+    except BaseException:
         os.close(descriptor)
-        raise foreign(found, "belongs to another user")
+        raise
     return descriptor
 
 
@@ -300,11 +301,23 @@ def check_file(
     if status.st_uid != os.geteuid():
         raise foreign(path, f"belongs to {_user(status.st_uid)} and not to us")
     if status.st_nlink > 1 and not any_links:
-        raise foreign(path, "has a second name (a hard link) elsewhere")
+        raise _linked(path)
     if private and status.st_mode & 0o077:
         raise foreign(path, "can be read or written by others", "Take their permission away.")
     if bytes_max is not None and status.st_size > bytes_max:
         raise foreign(path, f"has more than {bytes_max} bytes")
+
+
+def _check_log(path: Path, status: os.stat_result) -> None:
+    """What is no regular file, such as a terminal, may be root's."""
+    if status.st_uid not in _trusted():
+        raise foreign(path, f"belongs to {_user(status.st_uid)} and not to us")
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        raise _linked(path, "Remove that name, or name another file.")
+
+
+def _linked(path: Path | str, remedy: str = "") -> ForeignPath:
+    return foreign(path, "has a second name (a hard link) elsewhere", remedy)
 
 
 def _walk(path: Path, held: contextlib.ExitStack, *, create: bool, check: bool) -> tuple[int, str]:

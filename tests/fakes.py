@@ -225,7 +225,9 @@ class MemoryWriter:
     async def abort_upload(self, key, upload_id):
         await self._change("abort_upload", key, lambda: self.uploads.pop(upload_id, None))
 
-    async def copy(self, source, key, *, storage_class="", expected=None, on_upload=None):
+    async def copy(
+        self, source, key, *, storage_class="", expected=None, on_upload=None, on_unchecked=None
+    ):
         def change():
             found = self._source(source)
             self._expect(key, expected)

@@ -54,6 +54,7 @@ def full_record():
         mtime_ns=1_700_000_000_123_456_789,
         traits=Traits({"colour": "blue"}, "text/plain", "STANDARD_IA"),
         write_id="w1",
+        earlier=(("w0", 3),),
         upload_id="u1",
         upload_write_id="w2",
         parked=((2, 3),),

@@ -98,6 +98,27 @@ async def test_what_is_in_use_is_asked_for_again_but_not_without_a_pause(
     assert scene.inodes.held_bytes <= scene.inodes.limit_bytes
 
 
+async def test_what_is_forgotten_and_told_again_is_asked_for_no_oftener(
+    scene, nursery, autojump_clock
+):
+    """As a kernel does that forgets names that are in use, because it cannot tell which."""
+    files = scene.told(5000)
+
+    async def prune(nodes):
+        await trio.lowlevel.checkpoint()
+        scene.kernel.asked += nodes
+        if files[0].lookup_count:
+            scene.inodes.forget(files[0].inode, files[0].lookup_count)
+        else:
+            scene.inodes.remember(files[0])
+
+    scene.kernel.prune = prune
+    nursery.start_soon(scene.names.run, scene.kernel)
+    scene.inodes.limit(1 << 20)
+    await trio.sleep(60)
+    assert len(files) <= len(scene.kernel.asked) <= 61 * len(files)
+
+
 async def test_a_smaller_limit_holds_for_what_was_told_before(scene, nursery, autojump_clock):
     nursery.start_soon(scene.names.run, scene.kernel)
     scene.told(3000)

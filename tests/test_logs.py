@@ -18,6 +18,8 @@ from tests.hangs import bounded
 ROOT = Path(__file__).parents[1]
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxMjM0NTYifQ.c2lnbmF0dXJl-_x"
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKE1"
+KEY_LIKE = "Cohort1/RNA/Plate07/Sample0012/Counts/S3"
+assert len(KEY_LIKE) == len(SECRET_KEY)
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +47,11 @@ def formatted(formatter, message, *args, exc_info=None, level=logging.INFO):
         'escaped {\\"sessionToken\\":\\"IQoJb3JpZ2lu//\\"}',
         "aws_secret_access_key = short/one",
         f"token {JWT} given",
-        f"key {SECRET_KEY} given",
+        f"'SecretAccessKey': '{SECRET_KEY}'",
         "authtoken=SECRETSECRET",
     ],
 )
-def test_what_looks_like_a_secret_is_blanked(text):
+def test_a_token_and_what_follows_the_name_of_a_secret_are_blanked(text):
     assert REDACTED in redact(text)
     for secret in ("abc.def", "SECRET", "IQoJ", "0123456789abcdef", "short/one", "eyJ", "wJalr"):
         assert secret not in redact(text).replace("aws_secret_access_key", "")
@@ -64,6 +66,11 @@ def test_what_looks_like_a_secret_is_blanked(text):
         "key data/Cohort_1/sample-00012.recalibrated.sorted.bam of syn12345",
         "the token was rejected, and the signature, too",
         "/data/Cohort1/Sample.bam",
+        f"There is no {KEY_LIKE} in this folder.",
+        f"s3://bucket/{KEY_LIKE}",
+        "s3://bucket/blobs/Da39A3EE5E6B4B0D3255BFEF95601890AFD80709",
+        "run/2f/eyJack.tar.gz",
+        "eyJhbGci.eyJ.eyJ",
     ],
 )
 def test_ordinary_text_stays_as_it_is(text):

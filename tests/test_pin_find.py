@@ -8,17 +8,19 @@ from dataclasses import replace
 import pytest
 
 from stsfs.cli.walk_progress import walk_progress
-from stsfs.daemon import locks, pinning
+from stsfs.daemon import finding, locks, pinning
 from stsfs.daemon.finding import files_of_rows
 from stsfs.daemon.locks import LockTarget
+from stsfs.entities.condition import parse
 from stsfs.entities.lock_file import Lock, LockedFile, load, render
 from stsfs.entities.walk import Progress, walk_headers, walk_shown, with_records
 from stsfs.errors import BadArgument
 from stsfs.location.location import Location
 from stsfs.location.parse import S3Target, SynapseTarget
 from stsfs.store.object_store import ListedObject
+from stsfs.synapse.client import EntityHeader
 from stsfs.synapse.endpoints import PRODUCTION, Endpoints
-from stsfs.synapse.records import TableRows
+from stsfs.synapse.records import TableRows, table_rows
 from stsfs.vfs.nodes import ROOT_INODE, Site
 from stsfs.vfs.tree import Tree
 from tests.entities_fakes import FakeApi, Shown
@@ -178,11 +180,74 @@ def test_rows_of_a_view_are_files_only_where_a_mount_shows_them():
         ("syn8", "d", "folder", "syn2", "1", None),
         ("syn9", "a", "file", "syn3", None, None),
     ]
-    found = files_of_rows(TableRows(columns, tuple(rows)))
+    found, left_out = files_of_rows(TableRows(columns, tuple(rows)))
+    assert left_out == 0
     assert [(parent, each.entity_id) for parent, each in found] == [
         ("syn2", "syn5"), ("syn3", "syn9"),
     ]  # fmt: skip
     assert (found[0][1].version, found[0][1].size_bytes, found[1][1].version) == (3, 10, None)
+
+
+def test_rows_of_a_view_that_make_no_sense_are_left_out_and_counted():
+    columns = ("id", "name", "type", "parentId", "currentVersion", "dataFileSizeBytes")
+    good = ("syn5", "a", "file", "syn2", "3", "10")
+    bad = [
+        (None, "b", "file", "syn2", "3", "10"),
+        ("syn5/..", "b", "file", "syn2", "3", "10"),
+        ("syn6", "b", "file", None, "3", "10"),
+        ("syn6", "b", "file", "elsewhere", "3", "10"),
+        ("syn6", "b", "file", "syn2", "three", "10"),
+        ("syn6", "b", "file", "syn2", "3", "-1"),
+    ]
+    later = ("syn7", "b", "file", "syn2", "1", None)
+    found, left_out = files_of_rows(TableRows(columns, (good, *bad, later), left_out=2))
+    assert [each.entity_id for _, each in found] == ["syn5", "syn7"]
+    assert left_out == len(bad) + 2
+    with pytest.raises(KeyError):
+        files_of_rows(TableRows(columns[:3], (good[:3],)))
+
+
+class View:
+    """A client whose only view tells these rows."""
+
+    def __init__(self, columns, rows):
+        self._columns, self._rows, self.entities = columns, rows, self
+
+    async def columns(self, view_id):
+        return dict.fromkeys(self._columns, "STRING")
+
+    async def query(self, view_id, sql):
+        return TableRows(self._columns, self._rows)
+
+    async def entity_path(self, entity_id):
+        return [EntityHeader("syn1", "root", "folder"), EntityHeader(entity_id, "d", "folder")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "paths", "said"),
+    [
+        (["syn5", "x", "syn6", "y"], ["d/syn5", "d/syn6"], "2 rows of syn9 make no sense"),
+        (["x", "y"], None, "No row of syn9 makes sense; every file is looked at instead."),
+        (["syn5"], ["d/syn5"], ""),
+        ([], [], ""),
+    ],
+)
+async def test_a_search_tells_how_many_rows_made_no_sense(rows, paths, said):
+    columns = ("id", "name", "type", "parentId", "currentVersion")
+    view = View(columns, tuple((each, each, "file", "syn2", "1") for each in rows))
+    told = []
+    search = finding._Search(None, None, parse("name = x"), Progress(None), told.append, False)
+    found = await search._by_query(view, "syn9", "syn1")
+    assert (found and [each.path for each in found]) == paths
+    assert [each[: len(said)] for each in told] == ([said] if said else [])
+
+
+def test_rows_that_are_none_are_left_out_of_a_page_and_counted():
+    rows = [{"values": ["1", None]}, {"values": ["1"]}, {"values": [[], "2"]}, {}, None, 5,
+            {"values": ["3", 4]}]  # fmt: skip
+    page = table_rows({"queryResults": {"headers": [{"name": "a"}, {"name": "b"}], "rows": rows}})
+    assert page.rows == (("1", None), ("3", "4"))
+    assert page.left_out == 5
 
 
 @pytest.fixture

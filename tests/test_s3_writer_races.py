@@ -5,9 +5,14 @@ import trio
 
 from stsfs.demo.file_server.answers import EVERY_CONDITION, Habits
 from stsfs.errors import StaleVersion, WriteConflict
+from stsfs.staging.directory import StagingDirectory
 from stsfs.store import retry
 from stsfs.store.object_store import Expected, ObjectVersion, Traits
 from stsfs.store.probing import probe_capabilities
+from stsfs.store.s3_writer import RECHECK_S_MAX, RECHECK_S_MIN
+from stsfs.writer import moves
+from stsfs.writer.moves import Mover
+from stsfs.writer.wire import LocationName
 from tests.fakes import BytesBody, read_all
 from tests.s3_place import Place
 
@@ -172,3 +177,62 @@ async def test_a_copy_that_is_replaced_at_the_same_moment_is_a_conflict(careless
     ours._pause_since = meanwhile
     with pytest.raises(WriteConflict, match="another client"):
         await ours.copy(source, KEY, expected=Expected(None))
+
+
+TREE_FILES = 20
+
+
+@pytest.fixture
+async def tree(careless, tmp_path):
+    """A directory of files on a server without conditions, and what moves it."""
+    store, ours, theirs = careless
+    for number in range(TREE_FILES):
+        await put(ours, f"base/a/{number:02}", b"%d" % number, None)
+    objects = (await store.list_page("base/a/", delimiter="")).objects
+    staging = StagingDirectory.open(tmp_path / "staging")
+    mover = Mover(LocationName(1, "s3://lab/base", None, "lab"), store, ours, staging)
+
+    async def move():
+        names = {"path": "a", "target_path": "b"}
+        return await mover.move_tree(objects, "base/a/", "base/b/", **names)
+
+    yield move, store, ours, theirs
+    staging.close()
+
+
+async def keys_of(store):
+    return [each.key for each in (await store.list_page("base/", delimiter="")).objects]
+
+
+async def test_copies_of_a_tree_are_looked_at_together_once_the_last_is_made(tree, monkeypatch):
+    move, store, ours, _ = tree
+    pauses, sleep = [], trio.sleep
+
+    async def noted(seconds):
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(moves.trio, "sleep", noted)
+    ours._pause_since = None  # nobody waits for a single copy
+    counted = store.counters.of("list")
+    before = counted.requests
+    moved = await move()
+    assert list(moved) == await keys_of(store)
+    assert [RECHECK_S_MIN <= each <= RECHECK_S_MAX for each in pauses] == [True]
+    # Of each file: the target and the source before the copy, the source after it and before it
+    # is removed. Then the targets together, and the listing of this test.
+    assert counted.requests - before == 4 * TREE_FILES + 2
+
+
+async def test_a_copy_that_is_replaced_while_the_others_are_made_is_a_conflict(tree, monkeypatch):
+    move, store, _, theirs = tree
+    sources = await keys_of(store)
+
+    async def meanwhile(_):
+        await put(theirs, "base/b/07", b"theirs", None)
+
+    monkeypatch.setattr(moves.trio, "sleep", meanwhile)
+    with pytest.raises(WriteConflict, match="'base/b/07' was changed by another client"):
+        await move()
+    assert await keys_of(store) == [*sources, "base/b/07"]
+    assert await read_all(store, await version(store, "base/b/07")) == b"theirs"

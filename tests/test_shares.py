@@ -6,7 +6,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from stsfs.fuse.operations import handler
-from stsfs.store.shares import OWNER, Shares
+from stsfs.store.shares import OWNER, Shares, Turns
 
 PLACES = 32
 GUARANTEED = 2
@@ -124,3 +124,66 @@ async def test_a_request_is_for_whoever_asks_or_has_opened_the_handle():
     assert await asked.getattr(5, root) == root.uid == 0
     assert await asked.read(5, 0, 1) == 1001
     assert await asked.read(6, 0, 1) is None, "not whoever was served last"
+
+
+class Queue:
+    """Those who wait for their turn, by name, and in which order they had it."""
+
+    def __init__(self, nursery):
+        self.turns, self.had = Turns(), []
+        self._nursery = nursery
+
+    async def asks(self, owner, name):
+        """Once more somebody waits."""
+        self._nursery.start_soon(self._wait, owner, name)
+        await wait_all_tasks_blocked()
+
+    async def _wait(self, owner, name):
+        OWNER.set(owner)
+        async with self.turns.turn():
+            self.had.append(name)
+
+
+async def test_turns_go_from_owner_to_owner_and_first_come_first_served_for_each(nursery):
+    queue = Queue(nursery)
+    async with queue.turns.turn():
+        for name in ("1a", "1b", "1c", "2a", "2b", "3a"):
+            await queue.asks(int(name[0]), name)
+        assert queue.had == []
+    await wait_all_tasks_blocked()
+    assert queue.had == ["1a", "2a", "3a", "1b", "2b", "1c"]
+
+
+async def test_who_gives_up_waiting_has_no_turn_and_keeps_nobody_from_theirs(nursery):
+    queue = Queue(nursery)
+    async with queue.turns.turn():
+        async with trio.open_nursery() as leaving:
+            await queue.asks(1, "stays")
+            left = Queue(leaving)
+            left.turns = queue.turns
+            await left.asks(2, "leaves")
+            leaving.cancel_scope.cancel()
+        await queue.asks(3, "stays, too")
+    await wait_all_tasks_blocked()
+    assert (queue.had, left.had) == (["stays", "stays, too"], [])
+
+
+@pytest.mark.parametrize("given_first", [True, False])
+async def test_a_turn_of_somebody_who_gives_up_just_then_goes_on(nursery, given_first):
+    queue = Queue(nursery)
+    leaving = trio.CancelScope()
+
+    async def leave():
+        with leaving:
+            async with queue.turns.turn():
+                queue.had.append("left")
+
+    async with queue.turns.turn():
+        nursery.start_soon(leave)
+        await wait_all_tasks_blocked()
+        await queue.asks(1, "follows")
+        if not given_first:
+            leaving.cancel()
+    leaving.cancel()
+    await wait_all_tasks_blocked()
+    assert queue.had == ["follows"]

@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 
+from stsfs.store.shares import OWNER
 from stsfs.synapse.pace import ABANDONED_S, WINDOW_S, Pace
 
 SERVER_WINDOW_S = 60
@@ -73,6 +74,32 @@ async def test_full_speed_for_minutes_stays_within_the_limits(autojump_clock, ba
     assert server.busiest_window() <= (540 if background else 600)
     windows = 300 // WINDOW_S + 1
     assert server.finished[background] >= windows * (530 if background else 590)
+
+
+async def ask_as(server, owner, count=1):
+    """Requests of a user of the mount, all at once; how long the last one took."""
+    OWNER.set(owner)
+    began_s = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(server.ask)
+    return trio.current_time() - began_s
+
+
+@pytest.mark.parametrize("asked_before", [0, 550])
+async def test_who_asks_for_little_does_not_wait_for_one_who_asks_for_much(
+    autojump_clock, nursery, asked_before
+):
+    """Neither for one of the places nor for a place in the window."""
+    server = Server(Pace())
+    await ask_as(server, 1, asked_before)
+    nursery.start_soon(ask_as, server, 1, 2000)
+    await trio.sleep(1)
+    took_s = [await ask_as(server, 2) for _ in range(10)]
+    assert max(took_s) < 2
+    assert await ask_as(server, 3, 3) < 5
+    assert len(server.spans_s) < asked_before + 1000  # they did wait
+    nursery.cancel_scope.cancel()
 
 
 async def test_a_foreground_beside_a_filling_index_waits_for_one_request_at_most(autojump_clock):

@@ -25,6 +25,7 @@ from tests.schemas import schema
 from tests.verify_stage import Stage, md5
 
 ROOT = Path(__file__).parents[1]
+HANG_S = 120
 
 COMMAND = """
 import sys
@@ -293,16 +294,21 @@ def test_a_report_survives_kill_9_and_a_last_line_that_was_cut(stage, verify, tm
     report = tmp_path / "report"
     for name in "ab":
         stage.write(name)
-    fifo = stage.write("c", b"data")
-    fifo.unlink()
-    os.mkfifo(fifo)
+    stage.write("c", etag=None)  # asked about once more when it has been read
+    reached, killed = threading.Event(), threading.Event()
+
+    def hold(paths):
+        if len(stage.asked) == 2:
+            reached.set()
+            killed.wait(HANG_S)
+
+    stage.before_answer = hold
     command = [sys.executable, "-c", COMMAND, stage.root, stage.socket]
     with subprocess.Popen([*command, "--jobs=1", "--report", report], cwd=ROOT) as child:
-        writer = os.open(fifo, os.O_WRONLY)  # waits until it is opened: the others are done
+        assert reached.wait(HANG_S)
         child.kill()
-    os.close(writer)
-    fifo.unlink()
-    fifo.write_bytes(b"data")
+    killed.set()
+    stage.facts["c"]["etag"] = '"learnt"'
     assert [Path(line["path"]).name for line in lines(report)] == ["a", "b"]
     with open(report, "a") as file:
         file.write('{"path": "/cut')

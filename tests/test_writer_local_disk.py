@@ -10,11 +10,14 @@ class Scene:
 
     def __init__(self):
         self.now_s = 1000.0
-        self.disk = LocalDisk(lambda: self.now_s)
+        self.waits = self.interruptions = 0
+        self.disk = LocalDisk(lambda: self.now_s, lambda: (self.waits, self.interruptions))
 
-    async def is_on_the_spot(self, size_bytes=1, *, takes_s=0.0):
+    async def is_on_the_spot(self, size_bytes=1, *, takes_s=0.0, waits=0, interruptions=0):
         def work():
             self.now_s += takes_s
+            self.waits += waits
+            self.interruptions += interruptions
             return threading.current_thread() is threading.main_thread()
 
         return await self.disk.run(size_bytes, work)
@@ -55,3 +58,10 @@ async def test_a_slow_moment_long_ago_is_forgotten():
     await scene.is_on_the_spot(takes_s=2 * SLOW_S)
     scene.now_s += CAUTION_FIRST_S
     assert await scene.is_on_the_spot()
+
+
+async def test_work_that_only_waits_for_a_processor_is_not_slow():
+    scene = Scene()
+    assert await scene.is_on_the_spot(takes_s=2 * SLOW_S, interruptions=1)
+    assert await scene.is_on_the_spot(takes_s=2 * SLOW_S, interruptions=1, waits=1)
+    assert not await scene.is_on_the_spot()

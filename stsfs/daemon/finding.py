@@ -32,9 +32,8 @@ from stsfs.errors import (
 )
 from stsfs.location.parse import SynapseTarget
 from stsfs.synapse.client import SynapseClient
-from stsfs.synapse.records import TableRows, md5, number
+from stsfs.synapse.records import TableRows, entity_id, md5, number
 from stsfs.synapse.transport import parsed
-from stsfs.values import word
 from stsfs.vfs.listing import is_file_name
 
 KEY_FIELDS = frozenset({"name", "type", "size", "modified_on"})
@@ -204,7 +203,12 @@ class _Search:
         except SynapseRefusal as exc:
             self._say_walk(exc.sentence.rstrip("."))
             return None
-        found = parsed(rows, f"the query of {view_id}", files_of_rows)
+        found, left_out = parsed(rows, f"the query of {view_id}", files_of_rows)
+        if 0 < left_out == len(rows.rows) + rows.left_out:
+            self._say_walk(f"No row of {view_id} makes sense")
+            return None
+        if left_out:
+            self.say(f"{left_out} rows of {view_id} make no sense: what they stand for is missing.")
         paths = await _paths_of(client, root_id, {parent_id for parent_id, _ in found})
         return [
             replace(each, path=paths[parent_id] + each.path)
@@ -242,30 +246,36 @@ def _of_walked(walked: WalkedFile) -> FoundFile:
     return FoundFile(walked.path, facts.id, facts.version, facts.size_bytes, facts.md5)
 
 
-def files_of_rows(rows: TableRows) -> list[tuple[str, FoundFile]]:
+def files_of_rows(rows: TableRows) -> tuple[list[tuple[str, FoundFile]], int]:
     """The files among the rows of a view that a mount can show, with their parents' ids. Pure.
 
-    Raises KeyError, TypeError or ValueError for rows that do not hold what their columns say.
+    And how many rows make no sense. Raises KeyError where there are rows without what was selected.
     """
     found: list[tuple[str, FoundFile]] = []
     taken: set[tuple[str, str]] = set()
+    left_out = rows.left_out
     for row in rows.rows:
         cells = dict(zip(rows.columns, row, strict=True))
-        parent_id, name = word(cells["parentId"] or ""), cells["name"] or ""
-        is_shown = is_file_name(name.encode("utf-8", "surrogatepass"))
-        if cells["type"] != "file" or not is_shown or (parent_id, name) in taken:
+        name, kind = cells["name"] or "", cells["type"]
+        if kind != "file" or not is_file_name(name.encode("utf-8", "surrogatepass")):
             continue
-        taken.add((parent_id, name))
         version, size = cells["currentVersion"], cells.get("dataFileSizeBytes")
-        file = FoundFile(
-            name,
-            word(cells["id"] or ""),
-            None if version is None else number(version),
-            None if size is None else number(size),
-            md5(cells.get("dataFileMD5Hex")),
-        )
-        found.append((parent_id, file))
-    return found
+        try:
+            parent_id = entity_id(cells, "parentId")
+            file = FoundFile(
+                name,
+                entity_id(cells, "id"),
+                None if version is None else number(version),
+                None if size is None else number(size),
+                md5(cells.get("dataFileMD5Hex")),
+            )
+        except (TypeError, ValueError):
+            left_out += 1
+            continue
+        if (parent_id, name) not in taken:
+            taken.add((parent_id, name))
+            found.append((parent_id, file))
+    return found, left_out
 
 
 async def _paths_of(client: SynapseClient, root_id: str, folder_ids: set[str]) -> Mapping[str, str]:

@@ -182,7 +182,7 @@ def check_cache_dir(path: Path) -> None:
             f"--cache-dir {path} cannot be made: {path.parent} does not exist.",
             remedy="Mount the disk that belongs there, or make the directory.",
         )
-    _check_owned("--cache-dir", CacheDirectory.of_user(path).path)
+    _check_owned("--cache-dir", path, CacheDirectory.of_user(path).path)
 
 
 def check_staging_dir(path: Path) -> None:
@@ -192,19 +192,22 @@ def check_staging_dir(path: Path) -> None:
     Raises ForeignPath where others can exchange it: what is uploaded would be theirs.
     """
     _check_local("--staging-dir", path, "mount without --rw")
-    _check_owned("--staging-dir", part_of_user(path))
+    _check_owned("--staging-dir", path, part_of_user(path))
 
 
-def _check_owned(option: str, path: Path) -> None:
-    """Refuse a directory that others own or can exchange; one that is not there is no error."""
+def _check_owned(option: str, named: Path, part: Path) -> None:
+    """Refuse a directory that others own or can exchange; one that is not there is no error.
+
+    named is what the user has named, or what is taken otherwise; part, what we use of it.
+    """
     try:
         with contextlib.suppress(OSError):
-            OwnedDir.open(path, private=True).close()
+            OwnedDir.open(part, private=True).close()
     except ForeignPath as exc:
         raise ForeignPath(
-            f"{option}: {exc.sentence}",
-            remedy="Name a directory that only you can write to, in others that only you or root "
-            "can write to, or that are sticky (chmod +t).",
+            f"{option} {named} cannot be used: {exc.sentence}",
+            remedy=f"Name a directory that only you can write to, with {option} DIRECTORY; those "
+            "above it must be writable by you or root only, or sticky (chmod +t).",
         ) from exc
 
 

@@ -10,7 +10,7 @@ import trio
 
 from stsfs.cache.block_cache import BlockCache
 from stsfs.cache.block_pool import BlockPool
-from stsfs.cache.disk.cache_key import load_key
+from stsfs.cache.disk.cache_key import kept_key
 from stsfs.cache.disk.directory import CacheDirectory
 from stsfs.cache.disk.disk_cache import DiskCache
 from stsfs.cache.disk.tier import DiskTier
@@ -65,7 +65,8 @@ async def _serve(
 ) -> int:
     places = await open_places(config)
     try:
-        mount = _Mount(config, point, places, manager)
+        key = await kept_key(runtime_dir.cache_key()) if config.cache_dir is not None else b""
+        mount = _Mount(config, point, places, manager, key)
         try:
             await mount.serve(ready)
         finally:
@@ -79,7 +80,12 @@ class _Mount:
     """The parts of one mount."""
 
     def __init__(
-        self, config: MountConfig, point: MountPoint, places: Places, manager: ServiceManager
+        self,
+        config: MountConfig,
+        point: MountPoint,
+        places: Places,
+        manager: ServiceManager,
+        cache_key: bytes,
     ) -> None:
         self._config, self._places, self._manager = config, places, manager
         self._point = point
@@ -88,7 +94,7 @@ class _Mount:
             budget_bytes=config.memory_bytes or machine.default_budget_bytes(),
             block_bytes=config.block_bytes or machine.BLOCK_BYTES,
         )
-        self._disk = self._make_disk(pool, router)
+        self._disk = self._make_disk(pool, router, cache_key)
         self._cache = BlockCache(pool, router, self._disk)
         self._tree = Tree(places.root(), metadata_ttl_s=config.metadata_ttl_s)
         self._pressure = PressureWatch(
@@ -141,8 +147,8 @@ class _Mount:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 check_in_place(self._point)
                 before = frozenset(entry.id for entry in mountinfo.mounts())
-                await self._session.mount(self._mount_options())
                 try:
+                    await self._session.mount(self._mount_options())
                     confirm_mounted(self._point)
                     await self._session.negotiate(self._operations)
                     await self._serve_kernel(signals, ready)
@@ -194,11 +200,10 @@ class _Mount:
         }
         return Xattrs(self._vfs, self._inspector, origins)
 
-    def _make_disk(self, pool: BlockPool, store: ObjectStore) -> DiskTier | None:
+    def _make_disk(self, pool: BlockPool, store: ObjectStore, key: bytes) -> DiskTier | None:
         if self._config.cache_dir is None:
             return None
         directory = CacheDirectory.of_user(self._config.cache_dir)
-        key = load_key(runtime_dir.cache_key())
         disk = DiskCache(directory, limit_bytes=self._config.cache_bytes, key=key)
         return DiskTier(disk, store, self._places.disk_names, pool)
 

@@ -75,7 +75,7 @@ def records_of(rows: TableRows) -> tuple[list[FileRecord], int]:
     """One record per row that tells where the bytes are, and how many rows make no sense. Pure."""
     place = {name: index for index, name in enumerate(rows.columns)}
     found: list[FileRecord] = []
-    left_out = 0
+    left_out = rows.left_out
     for row in rows.rows:
         try:
             record = _record(*(row[place[name]] if name in place else None for name in COLUMNS))

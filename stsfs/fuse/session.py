@@ -71,7 +71,10 @@ class Session:
         self._session_fd = -1
 
     async def mount(self, options: MountOptions) -> None:
-        """Mount. Raises FuseUnavailable with what the kernel or fusermount3 said."""
+        """Mount. Raises FuseUnavailable with what the kernel or fusermount3 said.
+
+        Whatever it raises, there may be a mount by then, of which nothing is known here.
+        """
         if os.geteuid() == 0:
             self._mount_as_root(options)
         else:

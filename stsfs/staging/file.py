@@ -25,6 +25,9 @@ from stsfs.staging.spans import SPANS_MAX
 
 DATA_SUFFIX, RECORD_SUFFIX, MOVE_SUFFIX, NEW_SUFFIX = ".data", ".json", ".move", ".new"
 
+PUBLISHED_SUFFIX = ".published"
+"""Of a record once S3 has the content: to rename it costs a tenth of writing another."""
+
 RECORD_BYTES_MAX = 64 << 20
 """Beyond this a file is no record of ours: it is neither written nor read."""
 
@@ -64,6 +67,8 @@ class StagingFile:
         self._descriptors = Descriptors() if descriptors is None else descriptors
         # Texts, because a path object costs as much as a system call.
         self._data, self._record = f"{stem}{DATA_SUFFIX}", f"{stem}{RECORD_SUFFIX}"
+        self._published = f"{stem}{PUBLISHED_SUFFIX}"
+        self._was_published = False
         self._lock, self._keeping = threading.Lock(), threading.Lock()
         self._descriptor, self._users = descriptor, 0
         self._is_resting = self._is_discarded = self._is_nameless = False
@@ -155,16 +160,20 @@ class StagingFile:
                 )
             with translated(self._record):
                 replace_file(self._record, text, sync=sync)
+                if self._was_published:
+                    os.unlink(self._published)
+                    self._was_published = False
 
     def load(self) -> Kept | None:
         """The record as it was kept last; None if none was. Raises DamagedRecord."""
         with translated(self._record):
             return load(self.record_path)
 
-    def drop_record(self) -> None:
-        """Remove the record: nobody is to publish the bytes as they are now."""
+    def settle(self) -> None:
+        """S3 has the bytes that the record tells of: nobody is to publish them from here."""
         with self._keeping, translated(self._record), contextlib.suppress(FileNotFoundError):
-            os.unlink(self._record)
+            os.rename(self._record, self._published)
+            self._was_published = True
 
     def discard(self) -> None:
         """Remove bytes and record: S3 has them, or nobody wants them."""
@@ -172,7 +181,7 @@ class StagingFile:
             self._is_discarded = self._is_resting = True
             self._close_if_unused()
         with translated(self._data):
-            for path in (self._data, self._record):
+            for path in (self._data, self._told):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
 
@@ -186,7 +195,8 @@ class StagingFile:
                 self._is_nameless, self._is_resting = True, False
                 self._descriptors.bind(self)
             self.path.unlink(missing_ok=True)
-            self.record_path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._told)
 
     def rest(self) -> None:
         """Give the descriptor back; the files stay, and the next use opens it again.
@@ -197,6 +207,11 @@ class StagingFile:
             if not self._is_nameless:
                 self._is_resting = True
                 self._close_if_unused()
+
+    @property
+    def _told(self) -> str:
+        """The record, under the name that it has now."""
+        return self._published if self._was_published else self._record
 
     @contextlib.contextmanager
     def _use(self) -> Iterator[int]:

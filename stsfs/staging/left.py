@@ -14,13 +14,19 @@ from pathlib import Path
 from stsfs.errors import BadArgument, ForeignPath
 from stsfs.owned_dir import OwnedDir, check_file
 from stsfs.staging import file, moves
-from stsfs.staging.file import DATA_SUFFIX, MOVE_SUFFIX, NEW_SUFFIX, RECORD_SUFFIX
+from stsfs.staging.file import (
+    DATA_SUFFIX,
+    MOVE_SUFFIX,
+    NEW_SUFFIX,
+    PUBLISHED_SUFFIX,
+    RECORD_SUFFIX,
+)
 from stsfs.staging.moves import MoveRecord
 from stsfs.staging.owner import OWNER_FILE, Owner, OwnerInfo, is_local, locked, state_of
 from stsfs.staging.record import DamagedRecord, Record
 from stsfs.staging.room import translated
 
-_SUFFIXES = (DATA_SUFFIX, RECORD_SUFFIX, MOVE_SUFFIX)
+_SUFFIXES = (DATA_SUFFIX, RECORD_SUFFIX, PUBLISHED_SUFFIX, MOVE_SUFFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +170,13 @@ def sweep(part: Path) -> None:
     """
     all_owned = _scan(part)
     dead = [each for each in all_owned if each.owner.state == "dead"]
+    records = {i: p for each in all_owned for i, suffix, p in each.known if suffix == RECORD_SUFFIX}
+    marked = {i for each in all_owned for i, suffix, _ in each.known if suffix == PUBLISHED_SUFFIX}
     published = {
         i
         for each in dead
-        for i, suffix, path in each.known
-        if suffix == RECORD_SUFFIX and _is_published(path)
+        for i, _, _ in each.known
+        if (_is_published(records[i]) if i in records else i in marked)
     }
     with_data = {i for each in all_owned for i, suffix, _ in each.known if suffix == DATA_SUFFIX}
     with_record = {i for each in all_owned for i, suffix, _ in each.known if suffix != DATA_SUFFIX}
@@ -176,7 +184,7 @@ def sweep(part: Path) -> None:
         for path in each.half_written:
             path.unlink(missing_ok=True)
         for file_id, suffix, path in each.known:
-            is_rest = suffix == RECORD_SUFFIX and file_id not in with_data
+            is_rest = suffix in (RECORD_SUFFIX, PUBLISHED_SUFFIX) and file_id not in with_data
             is_nothing = suffix == DATA_SUFFIX and file_id not in with_record and _is_empty(path)
             is_void = suffix == MOVE_SUFFIX and moves.is_void(path)
             is_over = suffix != MOVE_SUFFIX and file_id in published  # the data come first
@@ -230,7 +238,7 @@ def _together(all_owned: Iterable[_Owned]) -> list[Left]:
         with contextlib.suppress(FileNotFoundError):  # its owner lives, and has just finished
             if is_move and not moves.is_void(group[MOVE_SUFFIX][0]):
                 found.append(_left_move(file_id, *group[MOVE_SUFFIX]))
-            elif DATA_SUFFIX in group:
+            elif DATA_SUFFIX in group and (RECORD_SUFFIX in group or PUBLISHED_SUFFIX not in group):
                 found += _left_file(file_id, group)
     return found
 

@@ -13,6 +13,9 @@ from stsfs.store.object_store import Expected, Part, Traits
 PARTS_MAX = 10_000
 """Of one upload (Amazon S3 User Guide, "Multipart upload limits")."""
 
+EARLIER_MAX = 100
+"""Publications before the last one; many more than are ever noted."""
+
 FORMAT = 1
 """Part of each record: a program that does not know the format leaves the record alone."""
 
@@ -85,6 +88,10 @@ class Record:
     write_id: str = ""
     """Of the publication that was begun; empty: none was."""
 
+    earlier: tuple[tuple[str, int], ...] = ()
+    """Write id and size of publications that were begun before and may have happened, though they
+    seemed to fail; the latest last. What S3 has of them is no other client's."""
+
     upload_id: str | None = None
     """Of a multipart upload that was begun, and has to be finished or given up."""
 
@@ -110,6 +117,7 @@ class Record:
         values["present"] = Spans(self.present).to_list()
         values["parked"] = Spans(self.parked).to_list()
         values["parts"] = [list(part) for part in self.parts]
+        values["earlier"] = [list(each) for each in self.earlier]
         values["expected"] = None if self.expected is None else {"etag": self.expected.etag}
         values["traits"] = {
             "metadata": dict(self.traits.metadata),
@@ -146,6 +154,7 @@ class Record:
             mtime_ns=fields.optional("mtime_ns", fields.integer, checks.time_ns),
             traits=_traits(fields),
             write_id=fields.checked("write_id", fields.text, checks.word),
+            earlier=_earlier(fields) if fields.has("earlier") else (),
             upload_id=fields.optional("upload_id", fields.text, checks.word),
             upload_write_id=(
                 fields.checked("upload_write_id", fields.text, checks.word)
@@ -292,6 +301,21 @@ def _part(row: object) -> Part:
             with contextlib.suppress(ValueError):
                 return Part(number, checks.header(etag), checks.word(checksum))
     raise DamagedRecord("parts of the record has something that is no part")
+
+
+def _earlier(fields: Fields) -> tuple[tuple[str, int], ...]:
+    match fields.any("earlier"):
+        case list(rows) if len(rows) <= EARLIER_MAX:
+            return tuple(_publication(row) for row in rows)
+    raise DamagedRecord("earlier of the record is not a short list")
+
+
+def _publication(row: object) -> tuple[str, int]:
+    match row:
+        case [str(write_id), int(size_bytes)]:
+            with contextlib.suppress(ValueError):
+                return checks.word(write_id), checks.size_bytes(size_bytes)
+    raise DamagedRecord("earlier of the record has something that is no publication")
 
 
 def _base(fields: Fields, prefix: str, size_bytes: int) -> BaseVersion | None:

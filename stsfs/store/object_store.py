@@ -208,12 +208,16 @@ class ObjectWriter(Protocol):
         storage_class: str = "",
         expected: Expected | None = None,
         on_upload: Callable[[str], Awaitable[None]] | None = None,
+        on_unchecked: Callable[[float], None] | None = None,
     ) -> str:
         """Copy exactly this version, with what is stored beside it; returns the copy's ETag.
 
         Replaces what is at key if it is what is expected; None: whatever it is. In parts above
         5 GiB: on_upload is told the id of that upload before anything is copied. Raises
         WriteConflict if source is gone, or something else than expected is at key.
+
+        Where the server ignores conditions, on_unchecked may be told, in place of the look whether
+        the copy has lasted, in how many seconds the caller is to look for himself.
         """
 
     async def delete(

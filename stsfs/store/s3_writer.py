@@ -184,6 +184,7 @@ class S3Writer:
         storage_class: str = "",
         expected: Expected | None = None,
         on_upload: Callable[[str], Awaitable[None]] | None = None,
+        on_unchecked: Callable[[float], None] | None = None,
     ) -> str:
         """See ObjectWriter."""
         if source.size_bytes > self._copy_bytes_max:
@@ -206,7 +207,9 @@ class S3Writer:
                 await change.look_at_target(expected.etag)  # else it is the source
                 raise
             etag = found
-        if change.is_unguarded:
+        if change.is_unguarded and on_unchecked is not None:
+            on_unchecked(_pause_s(change))
+        elif change.is_unguarded:
             await self._pause_since(change)
             await change.look_at_target(etag)
         return etag
@@ -316,8 +319,7 @@ class S3Writer:
 
     async def _pause_since(self, change: Change) -> None:
         """Until another client that had looked before the change has most likely made its own."""
-        taken_s = trio.current_time() - change.looked_at_s
-        await trio.sleep(min(RECHECK_S_MAX, max(RECHECK_S_MIN, 2 * taken_s)))
+        await trio.sleep(_pause_s(change))
 
     async def _stored(self, key: str, version: ObjectVersion | None = None) -> Stored:
         """What is stored with an object as it is now, or with this version of it.
@@ -340,6 +342,12 @@ class S3Writer:
         stored = await self.bucket.exchange("traits", ask, receive_stored, trouble, again=again)
         told_etag(stored.etag, key)
         return stored
+
+
+def _pause_s(change: Change) -> float:
+    """As long as another client of the same speed can be between its look and its change."""
+    taken_s = trio.current_time() - change.looked_at_s
+    return min(RECHECK_S_MAX, max(RECHECK_S_MIN, 2 * taken_s))
 
 
 def _part_of(upload_id: str, number: int) -> dict[str, str]:

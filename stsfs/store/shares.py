@@ -5,6 +5,8 @@ tasks that a request starts have the same owner; tasks of the daemon itself have
 """
 
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 import trio
@@ -49,7 +51,7 @@ class Shares:
             if turn.is_set():
                 self.release(owner)
             else:
-                self._forget(owner, turn)
+                _leave(self._waiting, owner, turn)
             raise
         return owner
 
@@ -79,8 +81,59 @@ class Shares:
         self._used += 1
         self._held[owner] = self._held.get(owner, 0) + 1
 
-    def _forget(self, owner: Owner, turn: trio.Event) -> None:
-        turns = self._waiting[owner]
-        turns.remove(turn)
-        if not turns:
-            del self._waiting[owner]
+
+class Turns:
+    """One at a time, as with a lock; owners who wait take turns, however much one of them asks.
+
+    INVARIANT: who is the first of an owner to wait, waits for one turn of each other owner at most,
+    and for the one under way.
+    """
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._waiting: dict[Owner, deque[trio.Event]] = {}
+        """Owners in the order of their turns; none without somebody who waits."""
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold the turn. Entering is a checkpoint."""
+        await self._acquire(OWNER.get())
+        try:
+            await trio.lowlevel.checkpoint()
+            yield
+        finally:
+            self._release()
+
+    async def _acquire(self, owner: Owner) -> None:
+        if not self._taken:
+            self._taken = True
+            return
+        turn = trio.Event()
+        self._waiting.setdefault(owner, deque()).append(turn)
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set():
+                self._release()
+            else:
+                _leave(self._waiting, owner, turn)
+            raise
+
+    def _release(self) -> None:
+        """The turn goes to the next, in the name of whom it stays taken."""
+        if not self._waiting:
+            self._taken = False
+            return
+        owner = next(iter(self._waiting))
+        turns = self._waiting.pop(owner)
+        turns.popleft().set()
+        if turns:
+            self._waiting[owner] = turns  # behind the others
+
+
+def _leave(waiting: dict[Owner, deque[trio.Event]], owner: Owner, turn: trio.Event) -> None:
+    """Somebody waits no more."""
+    turns = waiting[owner]
+    turns.remove(turn)
+    if not turns:
+        del waiting[owner]

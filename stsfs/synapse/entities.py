@@ -185,7 +185,7 @@ class EntityApi:
     async def query(self, view_id: str, sql: str, *, background: bool = False) -> TableRows:
         """Return all rows of a query; SynapseRefusal for bad SQL and for too many rows."""
         page = await self.query_page(view_id, sql, background=background)
-        rows = list(page.rows)
+        rows, left_out = list(page.rows), page.left_out
         paging, chars = Paging(f"the query of {view_id}"), _chars(page)
         while page.next_token is not None:
             if len(rows) > ROWS_MAX or chars > ROWS_CHARS_MAX:
@@ -193,11 +193,12 @@ class EntityApi:
                     f"The query of {view_id} finds more than {ROWS_MAX} rows.",
                     remedy="Name a view that covers less.",
                 )
-            paging.turn(page.next_token, new=len(page.rows))
+            paging.turn(page.next_token, new=len(page.rows) + page.left_out)
             page = await self.next_query_page(view_id, page.next_token, background=background)
             rows += page.rows
+            left_out += page.left_out
             chars += _chars(page)
-        return TableRows(page.columns, tuple(rows))
+        return TableRows(page.columns, tuple(rows), left_out=left_out)
 
     async def query_page(self, view_id: str, sql: str, *, background: bool = False) -> TableRows:
         """Return the first rows of a query, as many as Synapse likes to give at a time."""

@@ -20,6 +20,9 @@ those of the background, which fill an index:
 
 Half of a window may come as fast as it will. Beyond that the rest is spread over the time until
 places become free, so that nobody waits for most of a minute, and then everybody.
+
+Within a class the users of a mount take turns: one who asks for thousands of entities keeps the
+others waiting for one request.
 """
 
 import math
@@ -28,6 +31,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
+
+from stsfs.store.shares import Turns
 
 CONCURRENT_REQUESTS_MAX = 3
 REQUESTS_MAX = 600
@@ -56,8 +61,8 @@ class _Lane:
         self.counted_until_s: deque[float] = deque()
         """When each request that has ended leaves the window; nearly in order, see `end`."""
 
-        self.queue = trio.Lock()
-        """Fair: only the first of those who wait looks at the clock."""
+        self.turns = Turns()
+        """Only the first of those who wait looks at the clock; users of the mount take turns."""
 
     @property
     def places(self) -> int:
@@ -132,7 +137,7 @@ class Pace:
         """Wait for our turn within the class, then for the limits."""
         lane.waiting += 1
         try:
-            async with lane.queue:
+            async with lane.turns.turn():
                 while (opens_s := self._opens_s(lane)) > trio.current_time():
                     with trio.move_on_at(opens_s):
                         await self._changed.wait()

@@ -157,6 +157,9 @@ class TableRows:
     next_token: str | None = None
     """What continues a page; None at the end, and for an answer that is complete."""
 
+    left_out: int = 0
+    """How many more rows there were, which make no sense."""
+
 
 def unix_s(written: str) -> float:
     """Return a time as Synapse writes it, `2020-01-01T00:00:00.000Z`, in seconds since 1970.
@@ -251,10 +254,10 @@ def table_rows(answer: Any) -> TableRows:
     """Parse a QueryResult: one page of rows, with the token of the next one."""
     found, token = answer["queryResults"], answer.get("nextPageToken")
     columns = tuple(text(header, "name") for header in _list(found, "headers"))
-    rows = tuple(tuple(map(_cell, _list(row, "values"))) for row in _list(found, "rows"))
-    if any(len(row) != len(columns) for row in rows):
-        raise ValueError("a row has more or fewer cells than there are columns")
-    return TableRows(columns, rows, None if token is None else text(token, "token"))
+    told = _list(found, "rows")
+    rows = tuple(row for each in told if (row := _row(each, len(columns))) is not None)
+    token = None if token is None else text(token, "token")
+    return TableRows(columns, rows, token, len(told) - len(rows))
 
 
 def text(answer: Any, key: str) -> str:
@@ -425,6 +428,15 @@ def _link_target(target: Any) -> tuple[str, int | None]:
 def _size_bytes(answer: Any) -> int | None:
     size = answer.get("contentSize")
     return None if size is None else number(size)
+
+
+def _row(entry: Any, cells: int) -> tuple[str | None, ...] | None:
+    """One row of a table; None where it makes no sense: it must not hide all others."""
+    try:
+        row = tuple(map(_cell, _list(entry, "values")))
+    except PARSE_ERRORS:
+        return None
+    return row if len(row) == cells else None
 
 
 def _cell(value: object) -> str | None:

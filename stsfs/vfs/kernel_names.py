@@ -29,7 +29,7 @@ LOOK_S = 0.005
 """Between two looks of a reader whether there is room."""
 
 IN_USE_PAUSE_S = 1.0
-"""Before all are asked for once more, where the kernel has use for all of them."""
+"""Before all are asked for once more, where the kernel has use for too many of them."""
 
 
 class ForgetfulKernel(Protocol):
@@ -76,20 +76,26 @@ class KernelNames:
                 self._wake()
 
     async def _shrink(self, kernel: ForgetfulKernel) -> None:
+        """Ask until enough is forgotten: for all of them once, and again after a pause.
+
+        Some may be forgotten and told again at once, by kernels that cannot tell what is in use:
+        that names become fewer is therefore no reason to go on without a pause.
+        """
         inodes = self._inodes
         low_bytes = inodes.limit_bytes - inodes.limit_bytes // LOW_PARTS
-        asked = 0
+        unasked = len(inodes)
         while inodes.held_bytes > low_bytes:
-            held_bytes = inodes.held_bytes
+            if unasked <= 0:
+                await trio.sleep(IN_USE_PAUSE_S)
+                unasked = len(inodes)
+                continue
+            unasked -= BATCH_NODES
             nodes = inodes.oldest(BATCH_NODES)
-            self._shrunk, self._awaited_bytes = trio.Event(), held_bytes - _held_bytes(nodes)
+            self._shrunk = trio.Event()
+            self._awaited_bytes = inodes.held_bytes - _held_bytes(nodes)
             await kernel.prune(nodes)
             with trio.move_on_after(ANSWER_S):
                 await self._shrunk.wait()
-            asked = 0 if inodes.held_bytes < held_bytes else asked + len(nodes)
-            if asked >= len(inodes):
-                await trio.sleep(IN_USE_PAUSE_S)
-                asked = 0
 
     async def room(self) -> None:
         """Return when the kernel may be told more names; soon, in any case.

@@ -204,6 +204,15 @@ class StagedNodes:
         if not is_over and staged.error is not None and not staged.detached:
             raise staged.error
 
+    async def give_way(self, file: File, staged: DirtyFile, version: ObjectVersion | None) -> None:
+        """S3 has another version of a file than this one, which it was staged with.
+
+        Where nothing was written since, the name is that of the other version from now on.
+        """
+        async with self.lock(file):
+            if file.staged is staged and file.version is version and await staged.give_way():
+                self._tree.outdate(file)
+
     def end(self, file: File, staged: DirtyFile) -> None:
         """A file is not being written any more. Whoever is staged for its node now is not meant."""
         if file.staged is not staged:

@@ -89,10 +89,8 @@ class WritingVfs(Vfs):
             raise StaleVersion(f"{path_of(file)} was replaced or deleted.")
         version, reader = file.version, self._reader(file, flags)
         try:
-            if file.staged is None and not vouched:
-                # A writer reads little, if at all: it is not worth fetching the front of the file.
-                confirming = DirectReader(self._cache.store, _version(file)) if writes else reader
-                await self._confirm_other(file, confirming)
+            if not vouched:
+                await self._confirm_unchanged(file, None if writes else reader)
         except BaseException:
             reader.close()
             raise
@@ -111,12 +109,23 @@ class WritingVfs(Vfs):
                 raise
         return number
 
-    async def _confirm_other(self, file: File, reader: Reader) -> None:
-        """Ask whether S3 has the version of a file; another one of our own making is as good."""
-        version = file.version
+    async def _confirm_unchanged(self, file: File, reader: Reader | None = None) -> None:
+        """Ask whether S3 has the version of a file; another one of our own making is as good.
+
+        What is being written here is what the open gets, and nobody has to be asked. But where
+        nothing is new, and it is only open for writing, another client may have replaced it.
+        """
+        version, staged = file.version, file.staged
+        if staged is not None and (staged.dirty or staged.detached):
+            return
+        if reader is None or staged is not None:
+            # A writer reads little, if at all: it is not worth fetching the front of the file.
+            reader = DirectReader(self._cache.store, _version(file))
         try:
             await self._confirm(file, reader)
         except StaleVersion:
+            if staged is not None:
+                await self._nodes.give_way(file, staged, version)
             staged = file.staged
             is_ours = file.version is not version if staged is None else not staged.detached
             if not is_ours:
@@ -187,8 +196,11 @@ class WritingVfs(Vfs):
         """Put bytes into the file; returns how many, which are all."""
         opened = self._live(handle)
         file = opened.file
-        staged = file.staged or await self._nodes.stage(file)
-        written = await staged.write(offset, data)
+        while True:
+            staged = file.staged or await self._nodes.stage(file)
+            with suppress(FileEnded):
+                written = await staged.write(offset, data)
+                break
         file.modified_ns = staged.modified_ns
         opened.note_write()
         return written
@@ -268,9 +280,7 @@ class WritingVfs(Vfs):
             await self._set_size(file, size_bytes)
             self._live(handle).note_write()
             return
-        if file.staged is None:
-            reader = DirectReader(self._cache.store, _version(file))
-            await self._confirm_other(file, reader)
+        await self._confirm_unchanged(file)
         # truncate(2) is an open, a change and a close: nobody ends the file in between.
         self._nodes.opened(file, writes=True)
         try:
@@ -284,8 +294,11 @@ class WritingVfs(Vfs):
     async def _set_size(self, file: File, size_bytes: int) -> None:
         if file.staged is None and size_bytes == file.size_bytes:
             return
-        staged = await self._nodes.stage(file, truncate=not size_bytes)
-        await staged.truncate(size_bytes)
+        while True:
+            staged = await self._nodes.stage(file, truncate=not size_bytes)
+            with suppress(FileEnded):
+                await staged.truncate(size_bytes)
+                break
         file.modified_ns = staged.modified_ns
 
     def _set_mode_and_time(self, node: Node, change: AttributeChange) -> None:

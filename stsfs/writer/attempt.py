@@ -46,6 +46,15 @@ class Attempt:
     done: trio.Event = field(default_factory=trio.Event)
 
 
+def unexpected(path: str, bug: Exception, kept: str) -> UnexpectedError:
+    """What an attempt fails with that met a bug; kept says what has become of the bytes."""
+    return UnexpectedError(
+        f"{path!r} could not be uploaded because of an error in stsfs itself"
+        f" ({type(bug).__name__}).",
+        remedy=f"{kept} Please report what the log says.",
+    )
+
+
 @contextmanager
 def logged(what: str, path: str) -> Iterator[None]:
     """Log trouble with the local disk that changes nothing of what happened in S3."""

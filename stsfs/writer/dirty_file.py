@@ -24,18 +24,18 @@ from stsfs.errors import (
     StaleVersion,
     StoreFailure,
     StsfsError,
-    UnexpectedError,
     WriteConflict,
     without_frames,
 )
 from stsfs.staging.record import Record, State
 from stsfs.store.object_store import Expected, ObjectVersion
 from stsfs.supervisor import TaskPool
-from stsfs.writer.attempt import Attempt, is_passing, logged
+from stsfs.writer.attempt import Attempt, is_passing, logged, unexpected
 from stsfs.writer.content import Parked, StagedContent
 from stsfs.writer.dirty_state import (
     NAMELESS,
     RECORD_STATES,
+    SETTLED_BY_SUCCESS,
     UNWANTED,
     DirtyState,
     check_transition,
@@ -53,11 +53,6 @@ from stsfs.writer.wire import LocationName, Wire
 
 log = logging.getLogger(__name__)
 
-_SETTLED_BY_SUCCESS = frozenset(
-    {DirtyState.PUBLISHING, DirtyState.WRITING, DirtyState.FAILED, DirtyState.CLEAN}
-)
-"""A removal goes on, and a file without a name stays so, whatever S3 turns out to have."""
-
 
 class DirtyFile:
     """One file that is being written.
@@ -68,14 +63,9 @@ class DirtyFile:
     """
 
     def __init__(
-        self,
-        home: Home,
-        wire: Wire,
-        location: LocationName,
-        facts: FileFacts,
-        content: StagedContent,
-        tasks: TaskPool,
-    ) -> None:
+        self, home: Home, wire: Wire, location: LocationName, facts: FileFacts,
+        content: StagedContent, tasks: TaskPool,
+    ) -> None:  # fmt: skip
         """content and facts are this object's own from now on; tasks runs attempts."""
         self.watcher: Watcher | None = None
         self.turn = OrderedLock(Rank.TURN)
@@ -127,8 +117,7 @@ class DirtyFile:
         self._note_change()
         self._facts.modified_ns = record.mtime_ns or 0
         self._record.adopt(record)
-        if record.write_id:
-            self._publication.inherit(record.write_id)
+        self._publication.inherit(record)
         if record.parked:
             self._publication.adopt(record)
         self._failed_changes = self._changes
@@ -372,6 +361,18 @@ class DirtyFile:
                     await self.keep()
         return await self._end_if_unused()
 
+    async def give_way(self) -> bool:
+        """S3 has another version, and nothing is new here: end it, though handles are open.
+
+        Who writes by them hears FileEnded. False where something is new, or an attempt under way.
+        """
+        async with self.turn, self._content.lock:  # no write is under way
+            if self._state is not DirtyState.CLEAN:
+                return False
+            self._end(is_kept=False)
+        await self._discard()
+        return True
+
     async def retry(self) -> None:
         """Try again what has failed, and end where nobody has it open. Raises nothing of ours."""
         with suppress(StsfsError):
@@ -396,10 +397,13 @@ class DirtyFile:
         if is_kept:
             self._content.rest()
             return True
+        await self._discard()
+        return True
+
+    async def _discard(self) -> None:
         # Nobody finds it any more, so nobody would do this later; nobody waits for it either.
         with trio.CancelScope(shield=True), logged("the bytes of %r stay behind", self.path):
             await self._content.discard()
-        return True
 
     def _end_soon(self) -> None:
         """It has turned out that S3 has all of a file, whose last handle may have gone before."""
@@ -475,11 +479,7 @@ class DirtyFile:
             attempt.error = exc
             attempt.error = await self._attempt_failed(attempt, exc)
         except Exception as exc:
-            attempt.error = UnexpectedError(
-                f"{self.path!r} could not be uploaded because of an error in stsfs itself"
-                f" ({type(exc).__name__}).",
-                remedy=f"{KEPT} Please report what the log says.",
-            )
+            attempt.error = unexpected(self.path, exc, KEPT)
             attempt.error = await self._attempt_failed(attempt, attempt.error)
             raise
         except BaseException:
@@ -522,7 +522,7 @@ class DirtyFile:
         facts.is_base_known = True
         self._published_changes, self.error = snapshot.changes, None
         self._record.upload, self._record.write_id = None, ""
-        if self._state in _SETTLED_BY_SUCCESS:
+        if self._state in SETTLED_BY_SUCCESS:
             self._to(DirtyState.WRITING if self.dirty else DirtyState.CLEAN)
         self._home.published(self)
         if self.watcher is not None:

@@ -85,6 +85,10 @@ NAMELESS = frozenset({DirtyState.UNLINKED, DirtyState.CONFLICT, DirtyState.ENDED
 UNWANTED = NAMELESS | {DirtyState.REMOVING}
 """An attempt that meets one of these is broken off."""
 
+SETTLED_BY_SUCCESS = frozenset(
+    {DirtyState.PUBLISHING, DirtyState.WRITING, DirtyState.FAILED, DirtyState.CLEAN}
+)
+"""A removal goes on, and a file without a name stays so, whatever S3 turns out to have."""
 
 RECORD_STATES: Mapping[DirtyState, State] = {
     DirtyState.CLEAN: "published",

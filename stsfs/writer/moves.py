@@ -190,6 +190,7 @@ class Mover:
         expected: Sequence[Expected | None],
     ) -> None:
         conflicts: list[WriteConflict] = []
+        pauses_s: list[float] = []
 
         async def copy(index: int, each: MovedObject) -> None:
             source = ObjectVersion(
@@ -207,6 +208,7 @@ class Mover:
                     storage_class=each.storage_class,
                     expected=expected[index],
                     on_upload=note_upload,
+                    on_unchecked=pauses_s.append if len(objects) > 1 else None,
                 )
             except WriteConflict as conflict:
                 del copies[each.target_key]  # what is there, if anything, is another client's
@@ -226,6 +228,22 @@ class Mover:
         await work_off(calls(), at_once=self._copies_max)
         if conflicts:
             raise conflicts[0]
+        if pauses_s:
+            await trio.sleep(max(pauses_s))
+            await self._look_at_copies(objects, copies)
+
+    async def _look_at_copies(self, objects: Sequence[MovedObject], copies: dict[str, str]) -> None:
+        """Raise WriteConflict where another client has replaced a copy unseen.
+
+        One listing for all of them, in place of a look and a pause for each. It comes later than
+        those would, so that it misses nothing that they would see.
+        """
+        there = await self._listed(_common_prefix([each.target_key for each in objects]))
+        replaced = [key for key, etag in copies.items() if not _is_there(key, etag, there)]
+        for key in replaced:
+            del copies[key]
+        if replaced:
+            raise WriteConflict(f"{replaced[0]!r} was changed by another client.")
 
     async def _abort(self, key: str, upload_id: str) -> None:
         """Give up the upload of a process that died; where that is denied, it stays behind."""

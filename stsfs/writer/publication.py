@@ -71,17 +71,19 @@ class Publication:
         self.sender = Sender(wire, content, tasks)
         self._owner, self._wire, self._location_id = owner, wire, location_id
         self._facts, self._content, self._record = facts, content, record
-        self._unconfirmed = UnconfirmedWrites()
+        self._unconfirmed = record.unconfirmed = UnconfirmedWrites()
         self._is_inherited = False
         """The last attempt was that of a process that died."""
 
-    def inherit(self, write_id: str) -> None:
-        """A process that died has begun to publish this content, and may have succeeded."""
-        size_bytes = self._content.size_bytes
-        self._unconfirmed.begin(
-            Snapshot(self._owner.changes, size_bytes, write_id, is_single_put=False)
-        )
-        self._is_inherited = True
+    def inherit(self, record: Record) -> None:
+        """A process that died may have published this content, or what it was before."""
+        self._unconfirmed.inherit(record.earlier)
+        if record.write_id:
+            size_bytes, changes = self._content.size_bytes, self._owner.changes
+            self._unconfirmed.begin(
+                Snapshot(changes, size_bytes, record.write_id, is_single_put=False)
+            )
+            self._is_inherited = True
 
     def adopt(self, record: Record) -> None:
         """Go on with the upload that has the only copy of some bytes. Raises StagingFailure."""

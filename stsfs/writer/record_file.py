@@ -1,21 +1,18 @@
 """The record of a file that is being written, as it lies beside its bytes on the local disk."""
 
-import logging
 import time
 from collections.abc import Callable
 
 import trio
 
-from stsfs.errors import StsfsError
 from stsfs.staging.record import BaseVersion, Record, State
 from stsfs.staging.spans import Spans
 from stsfs.store.object_store import ObjectVersion, Part
 from stsfs.writer.content import StagedContent
 from stsfs.writer.file_facts import FileFacts
+from stsfs.writer.unconfirmed import UnconfirmedWrites
 from stsfs.writer.upload import Upload
 from stsfs.writer.wire import LocationName
-
-log = logging.getLogger(__name__)
 
 
 class RecordFile:
@@ -37,6 +34,9 @@ class RecordFile:
 
         self.write_id = ""
         """Of a publication of just this content that was begun; empty: none was."""
+
+        self.unconfirmed = UnconfirmedWrites()
+        """Publications that were begun; the record names them all."""
 
         self.upload: Upload | None = None
         """The upload that has to be finished or given up."""
@@ -69,14 +69,8 @@ class RecordFile:
 
     async def settle(self) -> None:
         """S3 has all of the content: nobody who finds the record is to make the object again."""
-        try:
-            await self.keep("published")
-        except StsfsError as exc:
-            # A disk that is full takes no new record, but lets go of the old one.
-            log.warning("the record of %r goes before its bytes: %s", self._facts.path, exc)
-            file = self._content.made_file()
-            await trio.to_thread.run_sync(file.drop_record)
-            self.state = None
+        await self._disk.run(0, self._content.made_file().settle)
+        self.state = "published"
 
     async def content_will_change(self, size_bytes: int | None = None) -> None:
         """Before each change: what lies on the disk must not pass for the whole content.
@@ -114,6 +108,7 @@ class RecordFile:
             mtime_ns=facts.modified_ns,
             traits=facts.kept,
             write_id=self.write_id,
+            earlier=self._earlier(),
             upload_id=None if self.upload is None else self.upload.upload_id,
             upload_write_id=self.upload.write_id if parked and self.upload else "",
             parked=tuple(parked),
@@ -122,6 +117,10 @@ class RecordFile:
             reason=self._reason(),
             changed_unix_s=time.time(),
         )
+
+    def _earlier(self) -> tuple[tuple[str, int], ...]:
+        latest_first = [each for each in self.unconfirmed.candidates() if each[0] != self.write_id]
+        return tuple(reversed(latest_first))
 
     def _parts_with(self, parked: Spans) -> tuple[Part, ...]:
         if self.upload is None or not parked:

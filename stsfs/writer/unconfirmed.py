@@ -1,6 +1,6 @@
 """Contents that may have become the object although the request that made it seemed to fail."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from stsfs.store.object_store import ObjectVersion
@@ -43,6 +43,10 @@ class UnconfirmedWrites:
             while len(self._older) > UNCONFIRMED_MAX:
                 del self._older[next(iter(self._older))]
         self.latest = snapshot
+
+    def inherit(self, earlier: Iterable[tuple[str, int]]) -> None:
+        """A process that died has begun these, by write id and size, the latest last."""
+        self._older.update(earlier)
 
     def begin_copy(self, source: ObjectVersion) -> None:
         """A rename over the file may have put a copy of this object there."""

@@ -17,6 +17,8 @@ from stsfs.cache.disk.layout import CHUNK_BYTES, chunk_name
 
 UID = 1000
 MIB = 1 << 20
+REMEDY = "Name a directory that only you can write to"
+"""What is said of a directory that others can exchange."""
 
 
 def neighbour(*command):

@@ -112,6 +112,7 @@ def record_text(**changes):
         "key": "base/dir/file", "path": "dir/file", "size_bytes": 4, "present": [[0, 4]],
         "base": None, "expected": None, "exclusive": False, "mode": 0o644, "mtime_ns": None,
         "traits": {"metadata": {}, "content_type": "", "storage_class": ""}, "write_id": "",
+        "earlier": [],
         "upload_id": None, "upload_write_id": "", "parked": [], "parts": [], "state": "closed",
         "reason": "", "changed_unix_s": 1_700_000_000.0, "format": 1, "boot_id": None,
     }  # fmt: skip

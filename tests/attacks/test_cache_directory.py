@@ -10,27 +10,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from stsfs.cache.content import GRAIN_BYTES
 from stsfs.cache.disk import layout
-from stsfs.cache.disk.cache_key import KEY_BYTES, load_key
+from stsfs.cache.disk.cache_key import KEY_BYTES, kept_key, load_key
 from stsfs.cache.disk.directory import CHUNKS, INDEX, INDEX_FILES, LOCK, CacheDirectory
 from stsfs.cache.disk.disk_cache import DiskCache, Piece, Work
 from stsfs.cache.disk.layout import chunk_name
 from stsfs.errors import ForeignPath
 from stsfs.store.object_store import ObjectVersion
-from tests.attacks.neighbour import MIB, UID, neighbour, shared_place
+from tests.attacks.neighbour import MIB, UID, neighbour
 from tests.fakes import pattern
+from tests.hangs import bounded
 
 KEY, THEIRS = b"ours" * 8, b"them" * 8
 VERSION = b"v" * 16
 DATA = pattern(11, 5 * GRAIN_BYTES + 100)
-
-
-@pytest.fixture
-def place():
-    with shared_place(0o755) as made:
-        yield made
 
 
 @pytest.fixture
@@ -202,11 +199,13 @@ def test_mounts_that_start_at_once_have_one_key(tmp_path):
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o620])
-def test_a_key_that_others_could_read_or_write_is_replaced(tmp_path, mode):
+def test_a_key_that_others_could_read_or_write_is_replaced_and_said_so(tmp_path, mode, caplog):
     path = tmp_path / "cache-key"
     key = load_key(path)
+    assert caplog.text == ""
     path.chmod(mode)
     other = load_key(path)
+    assert "could be read or written by others" in caplog.text
     assert other != key
     assert load_key(path) == other
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -220,11 +219,48 @@ def test_a_key_is_kept_where_the_file_system_has_no_locks(tmp_path, monkeypatch)
     assert load_key(tmp_path / "cache-key") == load_key(tmp_path / "cache-key")
 
 
-def test_a_key_that_a_crash_cut_short_is_replaced(tmp_path):
+def test_where_a_file_has_no_permissions_no_key_is_kept_and_that_is_said(
+    tmp_path, monkeypatch, caplog
+):
+    """As on CIFS and vfat: all files have the mode that the mount was given."""
+    path = tmp_path / "cache-key"
+    path.write_bytes(THEIRS)
+    path.chmod(0o755)
+    monkeypatch.setattr(os, "fchmod", lambda *_: None)
+    keys = {load_key(path) for _ in range(2)}
+    assert len(keys) == 2
+    assert path.read_bytes() == THEIRS
+    assert THEIRS not in keys
+    assert caplog.text.count("Later mounts will not find what this one caches.") == 2
+    assert "XDG_STATE_HOME" in caplog.text
+
+
+async def test_who_waits_for_the_key_keeps_nothing_else_waiting(tmp_path, nursery):
+    path = tmp_path / "cache-key"
+    key = load_key(path)
+    found = []
+    ended = trio.Event()
+
+    async def find():
+        found.append(await kept_key(path))
+        ended.set()
+
+    with bounded(120):
+        with open(path, "rb") as other_mount:
+            fcntl.flock(other_mount, fcntl.LOCK_EX)
+            nursery.start_soon(find)
+            await trio.testing.wait_all_tasks_blocked()
+            assert found == []
+        await ended.wait()
+    assert found == [key]
+
+
+def test_a_key_that_a_crash_cut_short_is_replaced_and_said_so(tmp_path, caplog):
     path = tmp_path / "cache-key"
     path.write_bytes(b"short")
     path.chmod(0o600)
     assert len(load_key(path)) == KEY_BYTES
+    assert "is incomplete" in caplog.text
     assert load_key(path) == path.read_bytes()
 
 

@@ -11,19 +11,10 @@ import shutil
 
 import pytest
 
-from tests.attacks.neighbour import MIB, UID, forge, given_away, neighbour, shared_place
+from tests.attacks.neighbour import MIB, REMEDY, UID, forge, given_away, neighbour
 from tests.mount.conftest import folder, host, mount, servers, stage, view  # noqa: F401
 
 pytestmark = pytest.mark.mount
-
-REMEDY = "Name a directory that only you can write to"
-
-
-@pytest.fixture
-def place():
-    """Removed after whatever is mounted."""
-    with shared_place(0o755) as place:
-        yield place
 
 
 @pytest.fixture
@@ -102,7 +93,8 @@ def test_a_cache_where_others_can_exchange_it_is_refused(place, host, folder, mo
     point = host.mount_point()
     done = host.try_mount(folder.syn_id, point, "--cache-dir", place / "cache")
     assert (done.returncode, done.stderr.count("\n")) == (48, 2), host.stsfs("unmount", point)
-    assert f"--cache-dir: {place} can be written by other users" in done.stderr
+    said = f"--cache-dir {place / 'cache'} cannot be used: {place} can be written by other users"
+    assert said in done.stderr
     assert REMEDY in done.stderr
     assert list(place.iterdir()) == []
 

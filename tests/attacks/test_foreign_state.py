@@ -190,11 +190,7 @@ def test_the_runtime_directory_is_not_taken_from_others(machine):
     assert os.listdir(ours) == []
 
 
-@pytest.mark.parametrize("script", ['ln -s "$2" "$1"', 'mkfifo -m 0666 "$1"', 'echo > "$1"'])
-def test_a_log_in_a_shared_directory_is_a_file_of_ours(machine, script):
-    path = machine.shared / "stsfs.log"
-    as_other(script, path, machine.secret)
-    code = """
+APPEND = """
 import sys
 from stsfs.daemon.spawn import open_private
 from stsfs.errors import BadArgument
@@ -203,10 +199,28 @@ try:
 except BadArgument as exc:
     print(exc)
 """
-    assert f"uid {OTHER}" in machine.python(code, path)
+
+
+@pytest.mark.parametrize("script", ['ln -s "$2" "$1"', 'mkfifo -m 0666 "$1"', 'echo > "$1"'])
+def test_a_log_in_a_shared_directory_is_a_file_of_ours(machine, script):
+    path = machine.shared / "stsfs.log"
+    as_other(script, path, machine.secret)
+    assert f"uid {OTHER}" in machine.python(APPEND, path)
     assert machine.secret.read_bytes() == SECRET
     done = machine.stsfs("mount", "s3://bucket/base", machine.home, "--log-file", path)
     assert done.returncode not in (0, 70)
+    assert machine.secret.read_bytes() == SECRET
+
+
+def test_a_log_is_no_second_name_of_another_file_of_ours(machine):
+    """Others can give it one where the kernel does not protect hard links."""
+    path = machine.shared / "stsfs.log"
+    os.link(machine.secret, path)
+    assert "second name" in machine.python(APPEND, path)
+    point = machine.home / "m"
+    point.mkdir()
+    done = machine.stsfs("mount", "s3://bucket/base", point, "--log-file", path)
+    assert machine.refused(done, "second name")
     assert machine.secret.read_bytes() == SECRET
 
 

@@ -5,19 +5,10 @@ import os
 
 import pytest
 
-from tests.attacks.neighbour import UID, neighbour, shared_place
+from tests.attacks.neighbour import REMEDY, UID, neighbour
 from tests.mount.conftest import folder, host, mount, servers, stage, view  # noqa: F401
 
 pytestmark = pytest.mark.mount
-
-REMEDY = "Name a directory that only you can write to"
-
-
-@pytest.fixture
-def place():
-    """Removed after whatever is mounted."""
-    with shared_place(0o755) as place:
-        yield place
 
 
 def object_of(folder, name):
@@ -65,9 +56,34 @@ def test_a_staging_directory_where_others_can_exchange_it_is_refused(place, host
     options = ("--rw", "--staging-dir", place / "staging")
     done = host.try_mount(folder.syn_id, point, *options)
     assert (done.returncode, done.stderr.count("\n")) == (48, 2), host.stsfs("unmount", point)
-    assert f"--staging-dir: {place} can be written by other users" in done.stderr
+    said = (
+        f"--staging-dir {place / 'staging'} cannot be used: {place} can be written by other users"
+    )
+    assert said in done.stderr
     assert REMEDY in done.stderr
     assert list(place.iterdir()) == []
+
+
+def test_a_home_that_a_group_can_exchange_needs_a_staging_directory_and_is_told_so(
+    place, tmp_path, host, folder
+):
+    """Homes below the directory of a project are often so."""
+    os.chown(place, 0, UID)
+    place.chmod(0o2775)
+    home = {"XDG_STATE_HOME": str(place / "ada" / "state")}
+    (place / "ada").mkdir()
+    point = host.mount_point()
+    done = host.try_mount(folder.syn_id, point, "--rw", env=home)
+    assert done.returncode == 48, host.stsfs("unmount", point)
+    staging = place / "ada" / "state" / "stsfs" / "staging"
+    assert f"--staging-dir {staging} cannot be used: {place} can be written" in done.stderr
+    assert f"{REMEDY}, with --staging-dir DIRECTORY" in done.stderr
+    elsewhere = ("--rw", "--staging-dir", tmp_path / "staging")
+    done = host.try_mount(folder.syn_id, point, *elsewhere, env=home)
+    assert done.returncode == 0, done.stderr
+    (point / "x").write_bytes(b"written")
+    assert host.stsfs("unmount", point).returncode == 0
+    assert object_of(folder, "x") == b"written"
 
 
 def test_a_shared_directory_that_is_sticky_serves_everybody(place, mount, folder):

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from stsfs.daemon import mountinfo
 from stsfs.demo.fake_synapse.guard import Fault
 from stsfs.demo.fake_synapse.state import READ
 from tests.mount.stage import BUCKET, PATIENCE_S, STATIC_KEYS, TOKEN
+from tests.mount.users import ROOT
 
 pytestmark = pytest.mark.mount
 
@@ -79,6 +81,39 @@ def test_a_mount_in_the_foreground_tells_the_service_manager_and_ends_on_sigterm
     assert not path.is_mount()
     assert "SIGTERM" in said
     assert "Traceback" not in said
+
+
+UNRECORDED = """
+import errno, os
+from stsfs.fuse.mount_point import MountPoint
+from stsfs.cli.main import main
+
+def note_mount(_):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+MountPoint.note_mount = note_mount
+main(prog_name="stsfs")
+"""
+
+
+def test_a_mount_that_was_made_and_cannot_be_looked_at_is_taken_away_again(host, folder):
+    path, stage = host.mount_point(), host.stage
+    places = ["--endpoint-url", stage.gate.url, "--synapse-endpoint", stage.synapse.url]
+    command = [sys.executable, "-c", UNRECORDED]
+    try:
+        done = subprocess.run(
+            [*command, "mount", "--foreground", folder.syn_id, path, *places],
+            env=host.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=2 * PATIENCE_S,
+        )
+        assert done.returncode
+        assert os.strerror(errno.EMFILE) in done.stderr
+        assert mountinfo.mount_at(path) is None
+    finally:
+        subprocess.run(["fusermount3", "-uzq", path], check=False)
 
 
 # How it is refused: one sentence, one remedy, one exit code for each reason.

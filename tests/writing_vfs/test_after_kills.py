@@ -5,19 +5,21 @@ import threading
 import pytest
 import trio
 
-from stsfs.errors import StagingFull
+from stsfs.errors import StoreFailure, WriteConflict
 from stsfs.staging.file import StagingFile
-from stsfs.writer.recovery import recover_at_mount
-from tests.fakes import pattern
+from stsfs.writer.recovery import publish_left, recover_at_mount
+from tests.fakes import Fault, pattern
 from tests.writing_vfs.machine import UPDATE, WRITE, data, until
 
 OLD, NEW = pattern("old", 300_000), pattern("new", 300_000)
 
 
-async def recovered(mount):
+async def recovered(machine, mount):
     """What the next mount finds, once it has done what it does by itself."""
     recovery = await recover_at_mount(mount.writers, mount.mover)
-    await until(lambda: not mount.writers.files())
+    with trio.fail_after(120):
+        while any(each.record for each in machine.left_behind() if recovery.uploading):
+            await trio.lowlevel.checkpoint()
     return recovery
 
 
@@ -30,7 +32,7 @@ async def test_what_was_published_and_is_still_open_is_not_published_again(
         await mount.flush(descriptor)
     store.delete("f")
     async with machine.mounted() as mount:
-        assert not (await recovered(mount)).uploading
+        assert not (await recovered(machine, mount)).uploading
         assert "f" not in store.objects
         assert machine.left_behind() == []
 
@@ -45,7 +47,7 @@ async def test_what_another_client_has_replaced_since_is_no_conflict_after_a_kil
         await mount.flush(descriptor)
     store.put("f", b"theirs, over what we had published")
     async with machine.mounted() as mount:
-        await recovered(mount)
+        await recovered(machine, mount)
         assert mount.writers.pending() == []
         assert machine.left_behind() == []
 
@@ -92,31 +94,78 @@ async def test_what_has_changed_since_it_was_published_is_kept_and_not_uploaded(
         await mount.write(descriptor, b"more", 0)
         await mount.vfs.fsync(descriptor.number)
     async with machine.mounted() as mount:
-        assert (await recovered(mount)).listed == ["f"]
+        assert (await recovered(machine, mount)).listed == ["f"]
         assert data(store, "f") == NEW
         (left,) = machine.left_behind()
         assert left.record.state == "writing"
         assert left.record.expected.etag == store.objects["f"].etag
 
 
-async def test_what_is_cut_short_by_a_full_disk_leaves_no_record_of_what_s3_has(
-    machine, store, autojump_clock, monkeypatch
-):
+async def test_what_was_published_twice_is_not_published_again(machine, store, autojump_clock):
     async with machine.mounted() as mount:
-        await mount.put("f", OLD)
-        descriptor = await mount.open("f", UPDATE)
-        await mount.write(descriptor, NEW)
-        keep = StagingFile.keep
-
-        def full(file, record, *, durable=False):
-            if record.state == "published":
-                raise StagingFull("no room")
-            keep(file, record, durable=durable)
-
-        monkeypatch.setattr(StagingFile, "keep", full)
-        await mount.flush(descriptor)
-    assert data(store, "f") == NEW
+        for content, flags in ((OLD, WRITE), (NEW, UPDATE)):
+            descriptor = await mount.open("f", flags)
+            await mount.write(descriptor, content)
+            await mount.flush(descriptor)
     store.delete("f")
     async with machine.mounted() as mount:
-        await recovered(mount)
+        assert not (await recovered(machine, mount)).uploading
         assert "f" not in store.objects
+        assert machine.left_behind() == []
+
+
+async def test_an_attempt_of_ours_whose_answer_was_lost_is_no_conflict_after_a_kill(machine, store):
+    """It has made the object; what was written after it was not published before the kill."""
+    store.put("f", OLD)
+    async with machine.mounted() as mount:
+        descriptor = await mount.open("f", UPDATE)
+        await mount.write(descriptor, NEW)
+        store.script("put", Fault(StoreFailure("no answer"), happened=True))
+        with pytest.raises(StoreFailure):
+            await mount.flush(descriptor)
+        await mount.write(descriptor, b"more", 0)
+        await mount.vfs.fsync(descriptor.number)
+    assert data(store, "f") == NEW
+    async with machine.mounted() as mount:
+        assert (await recovered(machine, mount)).listed == ["f"]
+        (left,) = machine.left_behind()
+        await publish_left(left, mount.writers)
+        assert data(store, "f") == b"more" + NEW[4:]
+        assert mount.writers.pending() == []
+
+
+async def test_of_two_attempts_of_ours_the_first_is_no_conflict_after_a_kill(machine, store):
+    async with machine.mounted() as mount:
+        descriptor = await mount.open("f", WRITE)
+        await mount.write(descriptor, NEW)
+        store.script("put", Fault(StoreFailure("no answer"), happened=True))
+        with pytest.raises(StoreFailure):
+            await mount.flush(descriptor)
+        await mount.write(descriptor, b"more", 0)
+        store.script("put", Fault(StoreFailure("down")))
+        with pytest.raises(StoreFailure):
+            await mount.flush(descriptor)
+    assert data(store, "f") == NEW
+    async with machine.mounted() as mount:
+        assert (await recovered(machine, mount)).uploading == ["f"]
+        assert data(store, "f") == b"more" + NEW[4:]
+        assert mount.writers.pending() == []
+
+
+async def test_what_another_client_has_put_over_an_attempt_of_ours_is_a_conflict_after_a_kill(
+    machine, store
+):
+    async with machine.mounted() as mount:
+        descriptor = await mount.open("f", WRITE)
+        await mount.write(descriptor, NEW)
+        store.script("put", Fault(StoreFailure("no answer"), happened=True))
+        with pytest.raises(StoreFailure):
+            await mount.flush(descriptor)
+        await mount.write(descriptor, b"more", 0)
+        await mount.vfs.fsync(descriptor.number)
+    store.put("f", b"theirs")
+    async with machine.mounted() as mount:
+        (left,) = machine.left_behind()
+        with pytest.raises(WriteConflict):
+            await publish_left(left, mount.writers)
+        assert data(store, "f") == b"theirs"

@@ -159,9 +159,16 @@ class BucketDirectory:
 
     def staging_file(self) -> tuple[int, bytes]:
         """Make an empty hidden file; return it open, and its path."""
+        return tempfile.mkstemp(dir=self._staging())
+
+    def staging_directory(self) -> bytes:
+        """Make an empty hidden directory; return its path."""
+        return tempfile.mkdtemp(dir=self._staging())
+
+    def _staging(self) -> bytes:
         directory = os.path.join(self.path, _STAGING)
         os.makedirs(directory, exist_ok=True)
-        return tempfile.mkstemp(dir=directory)
+        return directory
 
     def publish(
         self, key: bytes, staged: bytes, metadata: Mapping[str, str], conditions: Conditions

@@ -1,11 +1,16 @@
-"""Multipart uploads and copies of the file server."""
+"""Multipart uploads and copies of the file server.
 
+Requests of one upload come at the same time. What ends it takes its directory away in one step;
+whoever works in it then finds no file, and answers that there is no such upload.
+"""
+
+import contextlib
 import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from stsfs.demo.file_server.checksums import Checksum
@@ -73,8 +78,13 @@ def put_part(
     if checksum.value:
         os.setxattr(staged, _CHECKSUM_XATTR, checksum.value.encode())
     path = _part_path(upload.directory, int(number))
-    os.replace(staged, path)
-    return bucket.etag_of(os.stat(path))
+    with _there():
+        try:
+            os.replace(staged, path)
+        except FileNotFoundError:
+            os.unlink(staged)
+            raise
+        return bucket.etag_of(os.stat(path))
 
 
 def refuse_checked(bucket: BucketDirectory, key: bytes, upload_id: str) -> None:
@@ -86,8 +96,9 @@ def refuse_checked(bucket: BucketDirectory, key: bytes, upload_id: str) -> None:
 def parts(bucket: BucketDirectory, key: bytes, upload_id: str) -> list[tuple[int, os.stat_result]]:
     """The parts stored so far, by number. Raises Refused."""
     directory = _upload(bucket, key, upload_id).directory
-    numbers = sorted(int(name) for name in os.listdir(directory) if name.isdigit())
-    return [(number, os.stat(_part_path(directory, number))) for number in numbers]
+    with _there():
+        numbers = sorted(int(name) for name in os.listdir(directory) if name.isdigit())
+        return [(number, os.stat(_part_path(directory, number))) for number in numbers]
 
 
 def complete(
@@ -101,23 +112,19 @@ def complete(
 ) -> os.stat_result:
     """Join the parts that the document names into the object. Raises Refused."""
     upload = _upload(bucket, key, upload_id)
-    chosen = _chosen_parts(bucket, upload, document, part_bytes_min)
-    current = bucket.status(key)
-    conditions.check(bucket.etag_of(current) if current else None)
-    fd, staged = bucket.staging_file()
-    with os.fdopen(fd, "wb") as target:
-        for path in chosen:
-            with open(path, "rb") as source:
-                while os.sendfile(target.fileno(), source.fileno(), None, _COPIED_AT_ONCE_BYTES):
-                    pass
+    with _there():
+        chosen = _chosen_parts(bucket, upload, document, part_bytes_min)
+        current = bucket.status(key)
+        conditions.check(bucket.etag_of(current) if current else None)
+        staged = _joined(bucket, chosen)
     status = bucket.publish(key, staged, upload.metadata, conditions)
-    shutil.rmtree(upload.directory)
+    _end(bucket, upload)
     return status
 
 
 def abort(bucket: BucketDirectory, key: bytes, upload_id: str) -> None:
     """Forget an upload and its parts. Raises Refused."""
-    shutil.rmtree(_upload(bucket, key, upload_id).directory)
+    _end(bucket, _upload(bucket, key, upload_id))
 
 
 def pending(bucket: BucketDirectory) -> list[tuple[bytes, str]]:
@@ -126,9 +133,46 @@ def pending(bucket: BucketDirectory) -> list[tuple[bytes, str]]:
     ids = os.listdir(directory) if os.path.isdir(directory) else []
     found = []
     for upload_id in ids:
-        with open(os.path.join(directory, upload_id, b"upload.json")) as file:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(os.path.join(directory, upload_id, b"upload.json")) as file,
+        ):
             found.append((bytes.fromhex(json.load(file)["key"]), upload_id.decode()))
     return sorted(found)
+
+
+@contextlib.contextmanager
+def _there() -> Iterator[None]:
+    """Raises Refused where the directory of an upload is gone meanwhile."""
+    try:
+        yield
+    except FileNotFoundError as exc:
+        raise Refused(_NO_SUCH_UPLOAD) from exc
+
+
+def _end(bucket: BucketDirectory, upload: _Upload) -> None:
+    """Take an upload away in one step, and remove what it had."""
+    with _there():
+        away = bucket.staging_directory()
+        os.rename(upload.directory, away)
+    shutil.rmtree(away)
+
+
+def _joined(bucket: BucketDirectory, paths: Iterable[bytes]) -> bytes:
+    """The path of a new hidden file with the bytes of all these."""
+    fd, staged = bucket.staging_file()
+    try:
+        with os.fdopen(fd, "wb") as target:
+            for path in paths:
+                with open(path, "rb") as source:
+                    while os.sendfile(
+                        target.fileno(), source.fileno(), None, _COPIED_AT_ONCE_BYTES
+                    ):
+                        pass
+    except BaseException:
+        os.unlink(staged)
+        raise
+    return staged
 
 
 def _chosen_parts(
@@ -182,9 +226,9 @@ def _check(upload: _Upload, path: bytes, part: bytes, number: int, position: int
 
 def _upload(bucket: BucketDirectory, key: bytes, upload_id: str) -> _Upload:
     directory = os.path.join(bucket.path, UPLOADS, upload_id.encode())
-    if not _UPLOAD_ID.fullmatch(upload_id) or not os.path.isdir(directory):
+    if not _UPLOAD_ID.fullmatch(upload_id):
         raise Refused(_NO_SUCH_UPLOAD)
-    with open(os.path.join(directory, b"upload.json")) as file:
+    with _there(), open(os.path.join(directory, b"upload.json")) as file:
         upload = json.load(file)
     if bytes.fromhex(upload["key"]) != key:
         raise Refused(_NO_SUCH_UPLOAD)
