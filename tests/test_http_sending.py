@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 import trio
@@ -19,6 +19,9 @@ from tests.scripted_server import served, with_length
 REQUEST = b"PUT /k HTTP/1.1\r\nHost: h\r\n\r\n"
 LARGE_BYTES = 24 * PIECE_BYTES
 """More than both sockets of a connection take while nobody reads."""
+
+SMALL_BYTES = 16 * 1024
+"""What one socket can hold where the other one takes a few thousand."""
 
 REFUSED = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\ndenied"
 
@@ -106,6 +109,85 @@ async def test_an_answer_is_heard_although_the_server_closes_behind_it():
         head = await connection.ask(REQUEST, Bytes(bytes(LARGE_BYTES)))
         assert head.status == 403
         assert not connection.reusable
+
+
+EARLY_SUCCESSES = [with_length(b"").replace(b"200", b"%d" % n) for n in (200, 204, 206, 299)]
+
+
+@pytest.mark.parametrize("answer", EARLY_SUCCESSES, ids=["200", "204", "206", "299"])
+async def test_no_success_is_heard_before_the_whole_body_has_left(contexts, answer):
+    async def script(peer):
+        await peer.answer(answer)
+        await trio.sleep_forever()
+
+    async with connected(script, contexts) as connection:
+        body = Bytes(bytes(LARGE_BYTES))
+        with trio.fail_after(120), pytest.raises(ConnectionBroken, match="before") as broken:
+            await connection.ask(REQUEST, body)
+        assert body.sent_bytes < LARGE_BYTES
+        assert not broken.value.unused
+        assert not connection.reusable
+
+
+@pytest.mark.parametrize("answer", EARLY_SUCCESSES, ids=["200", "204", "206", "299"])
+async def test_no_success_is_heard_while_the_body_lies_between_here_and_there(answer):
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        connection = await connect(*listening.getsockname(), None)
+        peer, _ = listening.accept()
+        connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * SMALL_BYTES)
+        body = Bytes(bytes(SMALL_BYTES))
+
+        async def ask():
+            with pytest.raises(ConnectionBroken, match="before") as broken:
+                await connection.ask(REQUEST, body)
+            assert not broken.value.unused
+
+        with peer, closing(connection), trio.fail_after(120):
+            async with trio.open_nursery() as asking:
+                asking.start_soon(ask)
+                while body.sent_bytes < SMALL_BYTES:
+                    await trio.lowlevel.checkpoint()
+                peer.send(answer)
+            assert not connection.reusable
+
+
+class AnsweringAtOnce:
+    """A socket that takes nothing at first, and is answered in the moment its last byte leaves."""
+
+    def __init__(self, sock, theirs, size_bytes):
+        self._socket, self._theirs, self._left_bytes = sock, theirs, size_bytes
+        self._is_full = True
+
+    def fileno(self):
+        return self._socket.fileno()
+
+    def send(self, data):
+        if self._is_full:
+            self._is_full = False
+            raise BlockingIOError
+        self._left_bytes -= len(data)
+        if not self._left_bytes:
+            self._theirs.send(REFUSED)
+        return len(data)
+
+    def recv_into(self, into):
+        return self._socket.recv_into(into)
+
+
+async def test_a_body_whose_answer_comes_in_the_moment_it_ends_is_whole():
+    for _ in range(30):  # which of two tasks goes first is up to trio
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            body = Bytes(bytes(PIECE_BYTES))
+            at_once = AnsweringAtOnce(ours, theirs, len(REQUEST) + PIECE_BYTES)
+            sending = Sending(at_once, memoryview(bytearray(100)), REQUEST, body)
+            with trio.fail_after(120):
+                assert await sending.run() in {0, len(REFUSED)}
+            assert sending.whole
 
 
 @pytest.mark.parametrize("reused", [False, True])

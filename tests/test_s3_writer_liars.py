@@ -280,6 +280,20 @@ async def test_trouble_before_the_end_of_a_body_is_repeated():
     assert len(server.heads) == 3
 
 
+async def test_success_before_the_end_of_a_body_is_none_and_the_change_in_doubt():
+    async with writing(Server((DONE,), (DONE,), DONE)) as writer:
+        assert await put(writer, LARGE) == '"new"'
+    async with writing(Server((DONE,), DONE)) as writer:
+        part = await writer.upload_part("k", "u", 1, LARGE)
+        assert part.etag == '"new"'
+    server = Server((DONE,), error(412, "PreconditionFailed"), stored("w", '"made"'))
+    async with writing(server) as writer:
+        assert await put(writer, LARGE, Expected(None)) == '"made"'
+    async with writing(Server((DONE,))) as writer:
+        with pytest.raises(StoreFailure, match="before"):
+            await put(writer, LARGE)
+
+
 @pytest.mark.parametrize("value", ["a\r\nx-amz-acl: public-read", "tab\t", "null\0"])
 async def test_metadata_cannot_become_a_header_of_its_own(value):
     server = Server(DONE)

@@ -39,10 +39,11 @@ _MAY_BE_SILENT = {"abort", "delete"}
 
 
 _TOLD_IN_BODY = {
-    "copy": "Copy", "part_copy": "Copy", "complete": "Complete", "begin": "Initiate",
+    "copy": {"CopyObjectResult"}, "part_copy": {"CopyPartResult", "CopyObjectResult"},
+    "complete": {"CompleteMultipartUploadResult"}, "begin": {"InitiateMultipartUploadResult"},
 }  # fmt: skip
-"""What becomes of these is told in the body, in an element that is named so: of the first three S3
-says 200 before it has done them."""
+"""What becomes of these is told in the body, in such a document: of the first three S3 says 200
+before it has done them. To all others it says nothing."""
 
 _GONE = {"NoSuchKey", "NoSuchUpload"}
 """Codes that say with a 404 what is missing. Without one it may be anybody's."""
@@ -265,7 +266,9 @@ class Change:
         if inside is not None:
             raise ErrorInside(inside)
         root, fields = answers.document(body)
-        is_told = self._is_told(head, body, root)
+        # Else it is a page that somebody sends in its place, or the answer to another request.
+        roots = _TOLD_IN_BODY.get(self.kind)
+        is_told = root in roots if roots else not body.strip()
         etag = normal_etag(fields.get("ETag", "") or header(head, b"etag"))
         upload_id = fields.get("UploadId", "").strip()
         told_checksum = fields.get("ChecksumCRC32C", "").strip() if self.kind in _PARTS else ""
@@ -280,14 +283,6 @@ class Change:
                 remedy="Check the endpoint, and what lies between it and here.",
             )
         return Made(etag, told_checksum or checksum, upload_id)
-
-    def _is_told(self, head: Head, body: bytes, root: str) -> bool:
-        """Whether an answer is S3's own, and not a page that somebody sends in its place."""
-        if head.status == 206:
-            return False
-        if root:
-            return root.endswith("Result") and _TOLD_IN_BODY.get(self.kind, "") in root
-        return not body.strip() and self.kind not in _TOLD_IN_BODY
 
     def _again(self, answer: Answer, sent: Mapping[str, str]) -> bool:
         """Whether the next try is another request. Raises what an answer means here only."""

@@ -1,8 +1,9 @@
 """A request that is made again until it succeeds, or until there is no point in going on."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Mapping
 from typing import NamedTuple, TypeVar
 
+from stsfs.errors import StoreFailure
 from stsfs.store import answers
 from stsfs.store.answers import Answer, Meaning
 from stsfs.store.counters import StoreCounters
@@ -14,6 +15,16 @@ from stsfs.store.range_transfer import whole
 from stsfs.store.retry import Trouble
 
 T = TypeVar("T")
+
+_READ = {kind: {200, 206} for kind in ("get", "confirm", "traits")}
+_MADE = {kind: {200} for kind in ("put", "begin", "part", "part_copy", "complete", "copy")}
+_REMOVED = {kind: {200, 204} for kind in ("delete", "abort")}
+DONE: Mapping[str, Container[int]] = {"list": {200}, **_READ, **_MADE, **_REMOVED}
+"""With which status S3 says that a request of a kind is done; AWS removes with 204, others with
+200. Any other status of success is somebody else's, and says nothing."""
+
+_UNHEARD = {502, 504}
+"""What a proxy says that has heard no answer itself."""
 
 
 def ignored() -> None:
@@ -35,7 +46,8 @@ class Attempt(NamedTuple):
     """How long the server may work before it answers; None: as for a read."""
 
     lost: Callable[[], None] = ignored
-    """Told when the request went out, and no answer came: it may have been carried out."""
+    """Told when the request went out, and no answer of S3 came: it may have been carried out, also where
+    the connection was an old one that may have ended before."""
 
 
 class ErrorInside(Exception):
@@ -55,10 +67,11 @@ async def exchange(
     *,
     ahead: bool = False,
 ) -> T:
-    """What receive makes of the answer with status 200, 204 or 206.
+    """What receive makes of the answer that says that it is done.
 
     Each try is a new attempt. Passing trouble is waited out here, all other answers are repaired
-    by the attempt. Raises what attempt, receive, repair and Trouble.back_off raise.
+    by the attempt. Raises what attempt, receive, repair and Trouble.back_off raise, and
+    StoreFailure for a success that is none of this kind's.
     """
     count = counters.of(kind)
     fresh = False
@@ -71,18 +84,21 @@ async def exchange(
                 try:
                     count.requests += 1
                     head = await connection.ask(request(), body, patience_s=patience_s)
-                    if head.status in {200, 204, 206}:
+                    if head.status in DONE[kind]:
                         result = await receive(connection, head)
                         in_doubt = False
                         return result
-                    in_doubt = False
+                    if 200 <= head.status < 300:
+                        raise StoreFailure(
+                            f"The server answered {head.status} to {trouble.what}, which does not"
+                            " say that it is done.",
+                            remedy="Check the endpoint, and what lies between it and here.",
+                        )
+                    in_doubt = head.status in _UNHEARD
                     answer = _error(trouble.what, head, await whole(connection, head))
                 except ErrorInside as inside:
                     in_doubt = False
                     answer = inside.answer
-                except ConnectionBroken as broken:
-                    in_doubt = not broken.unused
-                    raise
                 finally:
                     if in_doubt:  # a cancellation included
                         lost()

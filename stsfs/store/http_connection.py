@@ -24,6 +24,7 @@ from stsfs.store.http_wire import (
     BodyCut,
     ConnectionBroken,
     InterimHeads,
+    unacknowledged_bytes,
     with_one_length,
 )
 from stsfs.store.shares import Owner
@@ -177,8 +178,10 @@ class Connection:
         *,
         patience_s: float | None = None,
     ) -> Head:
-        """Send a request and return the head of its answer, also one that comes before the end.
+        """Send a request and return the head of its answer.
 
+        One that comes before the server has all of the request may only be a refusal: success is
+        that of another request, or of a server that does not look, and breaks the connection.
         patience_s is how long the server may be silent once it has the whole request, and in the
         middle of its answer; None is STALL_S.
         """
@@ -254,6 +257,9 @@ class Connection:
             parser.http = None
         if not parser.complete:
             raise ConnectionBroken("an incomplete head")
+        is_success = 200 <= parser.head.status < 300
+        if is_success and (self._cut or unacknowledged_bytes(self._sock)):
+            raise ConnectionBroken("success was told before the request was there")
         self._parser, self._http = parser, http
         self._body_left_bytes = self._pace_left_bytes = parser.head.length_bytes or 0
         self._body_ends_s = float("inf")

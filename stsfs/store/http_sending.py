@@ -29,16 +29,12 @@ class OutgoingBody(Protocol):
 
 
 class Sending:
-    """One request, head and body, to be sent over a non-blocking socket.
-
-    `whole` says afterwards whether all of it has left.
-    """
+    """One request, head and body, to be sent over a non-blocking socket."""
 
     def __init__(
         self, sock: socket.socket, answer: memoryview, request: bytes, body: OutgoingBody
     ) -> None:
         """answer is where the first bytes of an answer go that comes too early."""
-        self.whole = False
         self._sock = sock
         # TLS takes all that it is given, or says that it has taken nothing yet.
         self._slice_bytes = _TLS_SLICE_BYTES if isinstance(sock, ssl.SSLSocket) else TURN_BYTES
@@ -51,7 +47,7 @@ class Sending:
         self._request = request
         self._body = body
         self._read_bytes = 0
-        self._rest = memoryview(b"")
+        self._rest = memoryview(request)
         self._piece_bytes = 0
         """How much of the rest, at most, is the body's: its end."""
 
@@ -62,6 +58,11 @@ class Sending:
         self._wants_read = False
         """TLS sends nothing before it has read something: keys are being exchanged."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of it has left."""
+        return not self._rest and self._read_bytes == self._body.size_bytes
+
     async def run(self) -> int:
         """Send until the end, or until the server answers; how many bytes of that have come.
 
@@ -69,8 +70,7 @@ class Sending:
         """
         self._rest = memoryview(self._request + await self._read())
         self._send_now()
-        if not self._rest and self._read_bytes == self._body.size_bytes:
-            self.whole = True
+        if self.whole:
             return 0
         # The socket takes no more for now: from here on, one task sends and another one listens.
         async with trio.open_nursery() as nursery:
@@ -106,11 +106,9 @@ class Sending:
                         await trio.lowlevel.wait_writable(self._sock)
                 if scope.cancelled_caught:
                     raise ConnectionBroken(f"nothing could be sent for {STALL_S:g} s")
-            piece = await self._read()
-            if not piece:
-                break
-            self._rest = memoryview(piece)
-        self.whole = True
+            if self.whole:
+                return
+            self._rest = memoryview(await self._read())
 
     def _send_now(self, turn_bytes: int = 2 * PIECE_BYTES) -> bool:
         """Send what the socket takes, about turn_bytes at most; False when it takes no more."""

@@ -1,6 +1,10 @@
 """What both directions of a connection share: their limits, and how it ends."""
 
+import fcntl
 import re
+import socket
+import sys
+import termios
 
 TURN_BYTES = 256 * 1024
 """How much one connection may move without giving other tasks a turn: about 0.1 ms."""
@@ -31,7 +35,11 @@ _LENGTHS = re.compile(
 
 
 class ConnectionBroken(Exception):
-    """The connection ended, failed or stalled; `unused` when it did before the first byte came."""
+    """The connection ended, failed or stalled.
+
+    `unused` when it was an old one, and did before the first byte came: a new one is worth a try at
+    once. What was sent may have been carried out all the same.
+    """
 
     def __init__(self, reason: str, *, unused: bool = False) -> None:
         super().__init__(reason)
@@ -41,6 +49,16 @@ class ConnectionBroken(Exception):
 class BodyCut(ConnectionBroken):
     """The server closed the connection in the middle of a body, or at the end of one without
     length."""
+
+
+def unacknowledged_bytes(sock: socket.socket) -> int:
+    """How much of what was sent the peer's kernel has not got yet, as far as is known here.
+
+    An answer acknowledges all that its sender may have read of the request: whatever is
+    unacknowledged when it comes was not known to who gave it. TLS is sent bytes as others are.
+    """
+    told = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(told, sys.byteorder)
 
 
 def with_one_length(head: bytes) -> bytes:
