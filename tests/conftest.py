@@ -8,9 +8,16 @@ from hypothesis import settings
 
 from stsfs import supervisor
 from stsfs.daemon import core_dumps
+from tests.order import in_order
 
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+@pytest.hookimpl(trylast=True)  # when pytest has put together what shares a fixture
+def pytest_collection_modifyitems(items):
+    """See tests/order.py."""
+    items[:] = in_order(items)
 
 
 @pytest.fixture(autouse=True)

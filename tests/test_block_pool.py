@@ -1,5 +1,6 @@
 """Blocks are recycled when nothing pins them, and go round among those who wait in order."""
 
+import contextlib
 import itertools
 
 import pytest
@@ -13,6 +14,7 @@ from stsfs.cache.block_cache import BlockCache
 from stsfs.cache.block_pool import READ_BYTES_MAX, BlockPool
 from stsfs.cache.content import Content, Run
 from stsfs.store.object_store import ObjectVersion
+from stsfs.store.shares import OWNER
 
 BLOCK_BYTES = 64
 
@@ -351,3 +353,102 @@ def test_whatever_happens_each_block_is_in_one_place_and_lent_bytes_stay(history
         assert len(places) == len(set(places)) == pool.blocks_made - pool.pinned_count
         assert not any(block.pins for block in places)
         assert pool.blocks_made <= pool.blocks_max or not places
+
+
+# Users of a mount.
+
+PART = 4
+"""Blocks of the large pool that one user leaves to the others."""
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """64 blocks, of which a read needs at most three."""
+    monkeypatch.setattr(block_pool, "READ_BYTES_MAX", BLOCK_BYTES)
+    return BlockPool(budget_bytes=64 * BLOCK_BYTES, block_bytes=BLOCK_BYTES)
+
+
+@contextlib.contextmanager
+def as_owner(owner):
+    token = OWNER.set(owner)
+    try:
+        yield
+    finally:
+        OWNER.reset(token)
+
+
+def hoard(pool, owner):
+    """All blocks that a user can have without waiting, each of them in use."""
+    with as_owner(owner):
+        return list(itertools.chain(*iter(lambda: pool.take_nowait(1), None)))
+
+
+async def take_as(pool, owner, count, taken):
+    OWNER.set(owner)
+    taken.append((owner, await pool.take(count)))
+
+
+async def test_one_user_cannot_have_all_blocks_in_use(large, nursery):
+    assert len(hoard(large, 1)) == 64 - PART
+    taken = []
+    for _ in range(5):
+        nursery.start_soon(take_as, large, 1, 3, taken)
+    await wait_all_tasks_blocked()
+    with as_owner(2):
+        assert large.take_nowait(1) is not None, "nobody waits who could be served"
+    await take_as(large, 2, 3, taken)
+    assert [owner for owner, _ in taken] == [2]
+    nursery.cancel_scope.cancel()
+
+
+async def test_blocks_that_are_given_back_go_to_the_users_who_wait_in_turn(large, nursery):
+    mine = hoard(large, 1)
+    hoard(large, 2)
+    taken = []
+    for owner in (1, 1, 1, 2, 2, 3):
+        nursery.start_soon(take_as, large, owner, 1, taken)
+        await wait_all_tasks_blocked()
+    for block in mine[:6]:
+        block.unpin()
+        await wait_all_tasks_blocked()
+    assert [owner for owner, _ in taken] == [1, 2, 3, 1, 2, 1]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_block_counts_for_who_uses_it_and_no_longer_than_that(large, content):
+    mine = hoard(large, 1)
+    runs = [filled(content, block, 10 * number) for number, block in enumerate(mine)]
+    large.give_back(mine)  # they hold something now, and nothing pins them
+    with as_owner(2):
+        views = [run.block.lend(0, 10) for run in runs]
+    assert len(hoard(large, 1)) == PART
+    del views
+    assert len(hoard(large, 1)) == 64 - 2 * PART
+    assert len(hoard(large, 3)) == PART
+
+
+def test_the_daemon_itself_and_a_pool_that_is_small_know_no_parts(large, pool):
+    assert len(hoard(large, None)) == 64
+    assert len(hoard(pool, 1)) == 3
+
+
+def test_a_budget_that_shrinks_leaves_a_user_enough_for_one_read(large):
+    hoard(large, 1)
+    large.resize(8 * BLOCK_BYTES)
+    assert hoard(large, 1) == []
+    large.give_back(hoard(large, 2))
+    assert large.available_count == 8 - 60
+
+
+async def test_who_gives_up_waiting_lets_other_users_have_blocks(large, nursery):
+    hoard(large, None)[0].unpin()
+    taken = []
+    async with trio.open_nursery() as leaving:
+        leaving.start_soon(take_as, large, 1, 3, taken)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(take_as, large, 2, 1, taken)
+        await wait_all_tasks_blocked()
+        assert taken == []
+        leaving.cancel_scope.cancel()
+    await wait_all_tasks_blocked()
+    assert [owner for owner, _ in taken] == [2]

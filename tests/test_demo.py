@@ -12,7 +12,7 @@ import pytest
 
 from stsfs.daemon import mountinfo
 
-pytestmark = pytest.mark.mount
+pytestmark = [pytest.mark.mount, pytest.mark.long]
 
 TIMEOUT_S = 240
 MARK = "DEMO_UNDER_TEST"

@@ -7,12 +7,14 @@ are the worst thing this program could do, so a lent view carries its pin for as
 
 import mmap
 import weakref
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
+
+from stsfs.store.shares import GUARANTEED_PART, OWNER, Owner
 
 if TYPE_CHECKING:
     from stsfs.cache.content import Run
@@ -24,7 +26,7 @@ READ_BYTES_MAX = 1024 * 1024
 class Block:
     """One piece of cache memory and the runs of bytes that live in it."""
 
-    __slots__ = ("_mapping", "memory", "pins", "pool", "runs", "spent", "used_bytes")
+    __slots__ = ("_mapping", "memory", "owner", "pins", "pool", "runs", "spent", "used_bytes")
 
     def __init__(self, pool: "BlockPool", size_bytes: int) -> None:
         # Anonymous pages exist once they are written to; a bytearray would write zeros to all.
@@ -32,6 +34,9 @@ class Block:
         self.memory = memoryview(self._mapping)
         self.pool = pool
         self.pins = 1
+        self.owner: Owner = None
+        """For whom it is pinned; of several, the first."""
+
         self.runs: list[Run] = []
         self.used_bytes = 0
         """Bytes handed out to runs so far, from the front; a run's place is never reused alone."""
@@ -50,7 +55,7 @@ class Block:
         assert self.pins > 0
         self.pins -= 1
         if not self.pins:
-            self.pool.put_down(self)
+            self.pool.unpinned(self)
 
     def lend(self, start: int, stop: int) -> memoryview:
         """A read-only view of [start, stop); the block stays pinned until the view is gone."""
@@ -71,12 +76,19 @@ class Block:
             self._mapping.close()
 
 
+_Waiter = tuple[int, Callable[[list[Block]], None]]
+"""How many blocks somebody waits for, and what they are given to."""
+
+
 class BlockPool:
     """All blocks of a mount: at most budget_bytes of memory, but enough for one read of any place.
 
     INVARIANT: a block is in exactly one place: free (no runs), spent or idle (unpinned, with runs,
     least recently used first), or pinned. There are at most blocks_max of them, except while more
     are pinned than a smaller budget allows; then there are no others.
+
+    INVARIANT: no user of the mount pins so many that there is no room for a read of another one
+    (see `_left_for`), unless the whole budget is hardly enough for one.
     """
 
     def __init__(self, *, budget_bytes: int, block_bytes: int) -> None:
@@ -93,7 +105,10 @@ class BlockPool:
         self._free: list[Block] = []
         self._spent: OrderedDict[Block, None] = OrderedDict()
         self._idle: OrderedDict[Block, None] = OrderedDict()
-        self._waiters: deque[tuple[int, Callable[[list[Block]], None]]] = deque()
+        self._waiters: dict[Owner, deque[_Waiter]] = {}
+        """Owners in the order of their turns; none without somebody who waits."""
+
+        self._pinned_for: Counter[Owner] = Counter()
         # By id of the reference: a weak reference hashes like its referent, and views do not hash.
         self._lent: dict[int, tuple[weakref.ref[memoryview], Block]] = {}
         self.resize(budget_bytes)
@@ -141,16 +156,22 @@ class BlockPool:
     def take_nowait(self, count: int) -> list[Block] | None:
         """count empty blocks, each pinned once for the caller; None if there are not enough.
 
-        Whoever waits in `take` goes first, but nothing is had without waiting.
+        Whoever waits in `take` goes first, unless it is for blocks of their own.
         """
-        if count and (self._waiters or count > self.available_count):
+        owner = OWNER.get()
+        if count and (
+            count > min(self.available_count, self._left_for(owner))
+            or owner in self._waiters
+            or self._next_owner() is not None
+        ):
             return None
-        return [self._take_one() for _ in range(count)]
+        return [self._take_one(owner) for _ in range(count)]
 
     async def take(self, count: int) -> list[Block]:
-        """Like `take_nowait`, but waits, first come first served. Is a checkpoint.
+        """Like `take_nowait`, but waits. Is a checkpoint.
 
-        A caller must hold no pin of its own, or two of them could wait for each other for ever.
+        First come first served, and users of the mount take turns. A caller must hold no pin of its
+        own, or two of them could wait for each other for ever.
         """
         assert count <= self.blocks_min, "asked for more blocks than a read can need"
         given: list[Block] = []
@@ -160,8 +181,8 @@ class BlockPool:
             given.extend(blocks)
             arrived.set()
 
-        waiter = (count, give)
-        self._waiters.append(waiter)
+        owner, waiter = OWNER.get(), (count, give)
+        self._waiters.setdefault(owner, deque()).append(waiter)
         self._serve_waiters()
         try:
             await arrived.wait()
@@ -169,8 +190,7 @@ class BlockPool:
             if arrived.is_set():
                 self.give_back(given)
             else:
-                self._waiters.remove(waiter)
-                self._serve_waiters()
+                self._leave(owner, waiter)
             raise
         return given
 
@@ -188,12 +208,19 @@ class BlockPool:
 
     def taken_up(self, block: Block) -> None:
         """A block is pinned again: it counts as used."""
+        self._pin_for(block, OWNER.get())
         block.spent = False
         self._idle.pop(block, None)
         self._spent.pop(block, None)
 
-    def put_down(self, block: Block) -> None:
+    def unpinned(self, block: Block) -> None:
         """The last pin of a block is gone."""
+        self._pinned_for[block.owner] -= 1
+        if not self._pinned_for[block.owner]:
+            del self._pinned_for[block.owner]
+        self._put_down(block)
+
+    def _put_down(self, block: Block) -> None:
         if not block.runs:
             block.used_bytes = 0
             block.spent = False
@@ -210,7 +237,7 @@ class BlockPool:
         if not block.pins:
             self._idle.pop(block, None)
             self._spent.pop(block, None)
-            self.put_down(block)
+            self._put_down(block)
 
     def lend(self, view: memoryview, block: Block) -> None:
         """Unpin block when view is no longer referenced by anyone."""
@@ -221,17 +248,33 @@ class BlockPool:
         _, block = self._lent.pop(id(reference))
         block.unpin()
 
-    def _take_one(self) -> Block:
+    def _left_for(self, owner: Owner) -> int:
+        """How many more blocks may be pinned for an owner, as far as its own part goes.
+
+        A user alone may have all but one part in sixteen, or what one read needs. The daemon itself
+        asks for little.
+        """
+        if owner is None:
+            return self.blocks_max
+        kept_free = max(self.blocks_min, self.blocks_max // GUARANTEED_PART)
+        return max(self.blocks_min, self.blocks_max - kept_free) - self._pinned_for[owner]
+
+    def _pin_for(self, block: Block, owner: Owner) -> None:
+        block.owner = owner
+        self._pinned_for[owner] += 1
+
+    def _take_one(self, owner: Owner) -> Block:
         if self._free:
             block = self._free.pop()
         elif self._spent:
             block = self._recycle(self._spent)
         elif self.blocks_made < self.blocks_max:
             self.blocks_made += 1
-            return Block(self, self.block_bytes)
+            block = Block(self, self.block_bytes)
         else:
             block = self._recycle(self._idle)
         block.pins = 1
+        self._pin_for(block, owner)
         return block
 
     def _recycle(self, queue: "OrderedDict[Block, None]") -> Block:
@@ -256,7 +299,29 @@ class BlockPool:
             self.blocks_made -= 1
             block.give_memory_back()
 
+    def _next_owner(self) -> tuple[Owner] | None:
+        """Whose turn it is among those who wait; None where all of them wait for their own."""
+        for owner, waiters in self._waiters.items():
+            if waiters[0][0] <= self._left_for(owner):
+                return (owner,)
+        return None
+
     def _serve_waiters(self) -> None:
-        while self._waiters and self._waiters[0][0] <= self.available_count:
-            count, give = self._waiters.popleft()
-            give([self._take_one() for _ in range(count)])
+        while (found := self._next_owner()) is not None:
+            (owner,) = found
+            count, give = self._waiters[owner][0]
+            if count > self.available_count:
+                return
+            waiters = self._waiters.pop(owner)
+            waiters.popleft()
+            if waiters:
+                self._waiters[owner] = waiters  # behind the others
+            give([self._take_one(owner) for _ in range(count)])
+
+    def _leave(self, owner: Owner, waiter: _Waiter) -> None:
+        """Somebody waits no more."""
+        waiters = self._waiters[owner]
+        waiters.remove(waiter)
+        if not waiters:
+            del self._waiters[owner]
+        self._serve_waiters()

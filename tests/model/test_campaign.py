@@ -12,6 +12,7 @@ from tests.model.campaign.history import KINDS, made
 from tests.model.campaign.shrinking import repeat_line, shrunk
 from tests.model.campaign.world import play
 
+pytestmark = pytest.mark.long
 HISTORIES = int(os.environ.get("STSFS_HISTORIES", "1000")) // 8
 
 

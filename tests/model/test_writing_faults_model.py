@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 import trio
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
@@ -40,6 +41,7 @@ from tests.model.fault_steps import (
 )
 from tests.writing_vfs.machine import TTL_S, UPDATE, WRITE, Machine
 
+pytestmark = pytest.mark.long
 HISTORIES = int(os.environ.get("STSFS_HISTORIES", "1000"))
 RAM = Path("/dev/shm")
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink]

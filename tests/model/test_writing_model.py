@@ -42,6 +42,7 @@ from tests.model.writing_steps import (
 )
 from tests.writing_vfs.machine import Machine
 
+pytestmark = pytest.mark.long
 HISTORIES = int(os.environ.get("STSFS_HISTORIES", "1000"))
 RAM = Path("/dev/shm")
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink]

@@ -22,7 +22,7 @@ from stsfs.daemon import mountinfo
 from stsfs.demo.fake_synapse.guard import Fault
 from tests.mount.stage import PATIENCE_S
 
-pytestmark = pytest.mark.mount
+pytestmark = [pytest.mark.mount, pytest.mark.long]
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 

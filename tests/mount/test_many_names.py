@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.mount
+pytestmark = [pytest.mark.mount, pytest.mark.long]
 
 MIB = 1 << 20
 MEMORY = ("--memory", "16M")
@@ -129,13 +129,13 @@ assert sorted(os.listdir(".")) == ["a", "b"]
 
 
 def test_two_readers_and_a_seek_back(many, live):
-    first, second = os.scandir(live / "many"), os.scandir(live / "many")
     names = [[], []]
-    for _ in range(many // 3):
-        names[0].append(next(first).name)
-    for _ in range(many):
-        names[1].append(next(second).name)
-    names[0] += [entry.name for entry in first]
-    assert next(second, None) is None
+    with os.scandir(live / "many") as first, os.scandir(live / "many") as second:
+        for _ in range(many // 3):
+            names[0].append(next(first).name)
+        for _ in range(many):
+            names[1].append(next(second).name)
+        names[0] += [entry.name for entry in first]
+        assert next(second, None) is None
     assert sorted(names[0]) == sorted(names[1]) == sorted(set(names[0]))
     assert len(names[0]) == many

@@ -16,7 +16,7 @@ from tests.mount.entity_folder import entity_folder
 from tests.mount.live_mount import Host
 from tests.schemas import checked
 
-pytestmark = pytest.mark.mount
+pytestmark = [pytest.mark.mount, pytest.mark.long]
 
 FRIEND_TOKEN = "ben-token-of-another-account"
 

@@ -5,7 +5,7 @@ import pytest
 from tests.soak.crews import KINDS
 from tests.soak.soak import SHORT, Soak
 
-pytestmark = pytest.mark.mount
+pytestmark = [pytest.mark.mount, pytest.mark.long]
 
 
 def test_mixed_readers_in_bad_weather_see_right_bytes_and_nothing_grows(

@@ -27,7 +27,7 @@ from tests.mount.crash_stage import (
 )
 from tests.mount.stage import PATIENCE_S
 
-pytestmark = pytest.mark.mount
+pytestmark = [pytest.mark.mount, pytest.mark.long]
 
 LONG = 20 * MIB
 """Three parts: 8, 8 and 4 MiB."""

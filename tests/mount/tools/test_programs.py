@@ -16,7 +16,7 @@ from tests.mount.sequences.__main__ import MAKE_SAM, environment
 from tests.mount.sequences.cases import python
 from tests.mount.tools.tool_stage import TREE, needs
 
-pytestmark = pytest.mark.mount
+pytestmark = [pytest.mark.mount, pytest.mark.long]
 
 
 @needs("git")

@@ -13,7 +13,7 @@ from tests.mount.write_model.found import FOUND
 from tests.mount.write_model.histories import make_history
 from tests.mount.write_model.shrink import shrink
 
-pytestmark = pytest.mark.mount
+pytestmark = [pytest.mark.mount, pytest.mark.long]
 
 HISTORIES = int(os.environ.get("STSFS_HISTORIES", "300"))
 SHARES = {"local": 0.7, "faults": 0.1, "foreign": 0.17, "remounts": 0.02, "kills": 0.01}
