@@ -162,6 +162,25 @@ async def test_an_upload_whose_creation_was_not_answered_is_counted(place):
     assert place.writer.uploads.in_doubt_count == 2
 
 
+async def test_so_is_one_that_was_sent_over_a_connection_that_was_used_before(place):
+    """Not every one that ends then had been closed while nothing was asked of it."""
+    upload_id = await place.writer.begin_upload("base/x", NOTHING, write_id="x")
+    await place.writer.abort_upload("base/x", upload_id)
+    lost = place.faults.lose_answer(limit=1, kinds=["MULTIPART"])
+    upload_id = await place.writer.begin_upload("base/x", NOTHING, write_id="x")
+    await place.writer.abort_upload("base/x", upload_id)
+    assert lost.applied == 1
+    assert len(uploads_left(place)) == place.writer.uploads.in_doubt_count == 1
+
+
+@pytest.mark.parametrize("status", [502, 504])
+async def test_so_is_one_of_which_a_proxy_has_heard_nothing(place, status):
+    place.faults.every_nth(1, status=status, kinds=["MULTIPART"], limit=1)
+    upload_id = await place.writer.begin_upload("base/x", NOTHING, write_id="x")
+    await place.writer.abort_upload("base/x", upload_id)
+    assert place.writer.uploads.in_doubt_count == 1
+
+
 async def test_an_upload_whose_creation_was_cancelled_is_counted(place):
     held = place.faults.hold("answer", kinds=["MULTIPART"])
     async with trio.open_nursery() as nursery:

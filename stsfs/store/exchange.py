@@ -23,6 +23,9 @@ DONE: Mapping[str, Container[int]] = {"list": {200}, **_READ, **_MADE, **_REMOVE
 """With which status S3 says that a request of a kind is done; AWS removes with 204, others with
 200. Any other status of success is somebody else's, and says nothing."""
 
+_UNHEARD = {502, 504}
+"""What a proxy says that has heard no answer itself."""
+
 
 def ignored() -> None:
     """Nobody is interested."""
@@ -43,7 +46,9 @@ class Attempt(NamedTuple):
     """How long the server may work before it answers; None: as for a read."""
 
     lost: Callable[[], None] = ignored
-    """Told when the request went out, and no answer came: it may have been carried out."""
+    """Told when the request went out, and no answer of S3 came: it may have been carried out.
+
+    Also where the connection was an old one, which may have ended before."""
 
 
 class ErrorInside(Exception):
@@ -90,14 +95,11 @@ async def exchange(
                             " say that it is done.",
                             remedy="Check the endpoint, and what lies between it and here.",
                         )
-                    in_doubt = False
+                    in_doubt = head.status in _UNHEARD
                     answer = _error(trouble.what, head, await whole(connection, head))
                 except ErrorInside as inside:
                     in_doubt = False
                     answer = inside.answer
-                except ConnectionBroken as broken:
-                    in_doubt = not broken.unused
-                    raise
                 finally:
                     if in_doubt:  # a cancellation included
                         lost()

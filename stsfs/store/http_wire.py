@@ -35,7 +35,11 @@ _LENGTHS = re.compile(
 
 
 class ConnectionBroken(Exception):
-    """The connection ended, failed or stalled; `unused` when it did before the first byte came."""
+    """The connection ended, failed or stalled.
+
+    `unused` when it was an old one, and did before the first byte came: a new one is worth a try at
+    once. What was sent may have been carried out all the same.
+    """
 
     def __init__(self, reason: str, *, unused: bool = False) -> None:
         super().__init__(reason)
