@@ -230,11 +230,12 @@ def open_log(path: str | Path, flags: int, mode: int = 0o600) -> int:
     with contextlib.ExitStack() as held:
         at, name = _walk(found, held, create=False, check=False)
         with contextlib.suppress(FileNotFoundError):
-            # a pipe would keep us waiting
+            # to open a device, or the other end of a pipe, may do something
             _check_log(found, os.stat(name, dir_fd=at, follow_symlinks=False))
-        descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=at)
+        descriptor = os.open(name, flags | _FILE, mode, dir_fd=at)  # whatever it is by now
     try:
-        _check_log(found, os.fstat(descriptor))  # it may have been exchanged meanwhile
+        _check_log(found, os.fstat(descriptor))
+        os.set_blocking(descriptor, True)  # else a terminal that is behind loses lines
     except BaseException:
         os.close(descriptor)
         raise
@@ -312,6 +313,8 @@ def _check_log(path: Path, status: os.stat_result) -> None:
     """What is no regular file, such as a terminal, may be root's."""
     if status.st_uid not in _trusted():
         raise foreign(path, f"belongs to {_user(status.st_uid)} and not to us")
+    if stat.S_ISFIFO(status.st_mode):
+        raise foreign(path, f"is {_kind(status.st_mode)} and not a file")
     if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
         raise _linked(path, "Remove that name, or name another file.")
 

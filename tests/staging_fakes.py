@@ -53,6 +53,7 @@ def full_record():
         mode=0o640,
         mtime_ns=1_700_000_000_123_456_789,
         traits=Traits({"colour": "blue"}, "text/plain", "STANDARD_IA"),
+        lacks_traits=True,
         write_id="w1",
         earlier=(("w0", 3),),
         upload_id="u1",

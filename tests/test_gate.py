@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,6 +19,7 @@ from moto.server import ThreadedMotoServer
 from stsfs.demo.file_server.server import FileServer
 from stsfs.demo.gate.gate import Gate
 from stsfs.demo.gate.sessions import Session, SessionBook
+from stsfs.demo.gate.trio_wire import Wire
 
 ACL = {"ACL": "bucket-owner-full-control"}
 ODD_KEYS = ["p/plus+sign", "p/per%41", "p/ü", "p/a//b", "p/sp ace", "p/~*'()!", "p/a/../b", "p/=?&"]
@@ -392,3 +394,17 @@ def test_what_is_held_ends_with_its_rules(gate, writer):
         held.wait_reached(10)
         gate.faults.clear()
         assert isinstance(putting.exception(), ConnectionClosedError)
+
+
+@pytest.mark.parametrize("linger", [None, b"\1\0\0\0\0\0\0\0"], ids=["closed", "reset"])
+async def test_a_client_that_has_reset_its_connection_wants_no_answer(linger):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = socket.create_connection(listening.getsockname())
+        peer, _ = listening.accept()
+        with trio.socket.from_stdlib_socket(peer) as theirs:
+            assert not Wire(theirs).is_reset()
+            if linger is not None:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            client.close()
+            await trio.lowlevel.wait_readable(theirs)
+            assert Wire(theirs).is_reset() == (linger is not None)

@@ -5,8 +5,10 @@ import stat
 
 import pytest
 
+from stsfs import owned_dir
 from stsfs.errors import BadArgument, ForeignPath
-from stsfs.owned_dir import OwnedDir
+from stsfs.owned_dir import OwnedDir, open_log
+from tests.hangs import bounded
 
 OTHER = 1000
 
@@ -198,3 +200,28 @@ def test_directories_on_the_way_are_asked_for_as_such(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", noted)
     OwnedDir.open(tmp_path / "a" / "b").close()
     assert all(flags & os.O_DIRECTORY for flags in asked.values())
+
+
+@pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_APPEND, os.O_RDWR])
+def test_a_pipe_that_takes_the_place_of_a_log_just_before_it_is_opened_keeps_nobody_waiting(
+    tmp_path, monkeypatch, flags
+):
+    log = tmp_path / "log"
+    log.write_text("lines")
+    looked = owned_dir._check_log
+
+    def exchanged_after_the_look(path, status):
+        looked(path, status)
+        if log.is_file():
+            log.unlink()
+            os.mkfifo(log)
+
+    monkeypatch.setattr(owned_dir, "_check_log", exchanged_after_the_look)
+    with bounded(120), pytest.raises((ForeignPath, OSError)):
+        open_log(log, flags)
+
+
+def test_a_log_is_written_to_as_any_file_once_it_is_open(tmp_path):
+    descriptor = open_log(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    assert os.get_blocking(descriptor)
+    os.close(descriptor)

@@ -352,3 +352,44 @@ def test_a_directory_that_cannot_be_written_to_is_told(named, recover, bucket, t
     assert told.exit_code == 46
     assert str(tmp_path / "saved" / "dir") in told.stderr
     assert [each.id for each in what_is_left(named)] == [left]
+
+
+# Data that are shorter than their record says: a copy that broke off, or a repaired file system.
+
+
+@pytest.fixture
+def short(named):
+    """The id of a file of 8 bytes of which the last 5 are gone."""
+    left = leave(named, b"12345678", size_bytes=8, present=((0, 8),), state="closed")
+    (data,) = part_of_user(named).glob(f"*/{left}.data")
+    os.truncate(data, 3)
+    return left
+
+
+def test_a_file_of_which_bytes_are_gone_is_listed_as_damaged(named, recover, short):
+    what = "5 bytes that were written are not in the data file any more"
+    assert f"damaged: {what}" in recover().stdout
+    (listed,) = checked("recover", recover("--json").stdout)["left"]
+    assert (listed["state"], listed["reason"], listed["path"]) == ("damaged", what, "dir/file")
+
+
+@pytest.mark.parametrize("named_too", [False, True])
+def test_a_file_of_which_bytes_are_gone_is_not_uploaded(named, recover, bucket, short, named_too):
+    told = recover("--upload", *[short] * named_too)
+    assert (told.exit_code != 0) == named_too
+    assert "damaged" in told.stderr
+    assert bucket.store.objects == {}
+    assert [each.id for each in what_is_left(named)] == [short]
+
+
+def test_a_file_of_which_bytes_are_gone_is_saved_with_a_note_of_what_it_lacks(
+    recover, bucket, tmp_path, short
+):
+    told = recover("--save", tmp_path / "saved")
+    assert told.exit_code == 9
+    assert "lacks 5 bytes" in told.stderr
+    assert "damaged" in told.stderr
+    partial = tmp_path / "saved" / "dir" / "file.partial"
+    assert partial.read_bytes()[:3] == b"123"
+    missing = (tmp_path / "saved" / "dir" / "file.partial.missing.json").read_text()
+    assert json.loads(missing) == {"missing": [[3, 8]]}

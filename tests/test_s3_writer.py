@@ -1,7 +1,6 @@
 """Changes over HTTP: repaired and repeated, made once, and told in words when they are refused."""
 
 import hashlib
-from functools import partial
 
 import pytest
 import trio
@@ -261,18 +260,6 @@ async def test_an_upload_ends_when_nothing_moves_for_the_deadline_and_not_before
     place.faults.every_nth(1, status=503, kinds=["PUT"])
     with pytest.raises(DeadlineExceeded):
         await put(writer_of(place, deadline_s=0.02), "y", b"data")
-
-
-async def test_a_change_that_was_given_up_before_it_was_made_is_not_made_afterwards(place, writer):
-    version = await put(writer, "x", b"data")
-    held = place.faults.hold("request", kinds=["COPY"])
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(writer.copy, version, "base/y", expected=None))
-        await trio.to_thread.run_sync(held.wait_reached, 120)
-        nursery.cancel_scope.cancel()
-    held.let_go()
-    await put(writer, "z", b"data")
-    assert data_at(place, "y") is None
 
 
 async def test_a_server_that_takes_each_body_and_fails_is_not_asked_for_ever(place, writer):

@@ -80,3 +80,14 @@ async def test_a_mount_that_cannot_be_looked_at_is_left_and_said_so(monkeypatch,
     monkeypatch.setattr(MountPoint, "opened_parent", no_descriptor)
     await Session(MountPoint(Path("/nowhere"), -1)).unmount()
     assert "too many" in caplog.text
+
+
+def test_what_keeps_an_abandoned_mount_from_being_unmounted_hides_no_other_error(
+    monkeypatch, caplog
+):
+    def no_descriptor(_):
+        raise OSError(errno.EMFILE, "too many")
+
+    monkeypatch.setattr(MountPoint, "opened_parent", no_descriptor)
+    Session(MountPoint(Path("/nowhere"), -1)).abandon()
+    assert "too many" in caplog.text

@@ -187,3 +187,69 @@ async def test_a_turn_of_somebody_who_gives_up_just_then_goes_on(nursery, given_
     leaving.cancel()
     await wait_all_tasks_blocked()
     assert queue.had == ["follows"]
+
+
+class Memory:
+    """Those who take several places at once, by name, in the order in which they had them."""
+
+    def __init__(self, nursery, places):
+        self.shares, self.had = Shares(places), []
+        self._nursery = nursery
+        self._ends = {}
+
+    async def asks(self, owner, count, name):
+        """Whether it was given at once."""
+        self._ends[name] = trio.CancelScope()
+        self._nursery.start_soon(self._hold, owner, count, name)
+        await wait_all_tasks_blocked()
+        return name in self.had
+
+    async def ends(self, name):
+        """Give it back, or wait no longer."""
+        self._ends[name].cancel()
+        await wait_all_tasks_blocked()
+
+    async def _hold(self, owner, count, name):
+        OWNER.set(owner)
+        with self._ends[name]:
+            async with self.shares.taken(count):
+                self.had.append(name)
+                await trio.sleep_forever()
+
+
+@pytest.fixture
+def memory(nursery):
+    yield Memory(nursery, 64)
+    nursery.cancel_scope.cancel()
+
+
+async def test_who_has_none_takes_many_places_beyond_those_that_others_have(memory):
+    assert await memory.asks(1, 64, "all")
+    assert await memory.asks(2, 16, "large")
+    assert not await memory.asks(2, 1, "more than the share")
+    assert await memory.asks(3, 16, "large, too")
+    assert not await memory.asks(4, 1, "beyond all limits")
+
+
+async def test_who_waits_for_many_places_is_not_passed_by_who_has_as_many(memory):
+    assert await memory.asks(1, 60, "much")
+    assert not await memory.asks(1, 16, "waits")
+    assert not await memory.asks(1, 4, "small, and later")
+    assert await memory.asks(2, 1, "another's")
+    await memory.ends("much")
+    assert memory.had[2:] == ["waits", "small, and later"]
+
+
+async def test_who_stops_waiting_for_many_places_lets_those_pass_who_wait_for_few(memory):
+    assert await memory.asks(1, 60, "much")
+    assert not await memory.asks(1, 16, "waits")
+    assert not await memory.asks(1, 4, "small, and later")
+    await memory.ends("waits")
+    assert memory.had == ["much", "small, and later"]
+
+
+async def test_more_places_than_there_are_is_all_of_them(memory):
+    assert await memory.asks(1, 1000, "all")
+    assert not await memory.asks(1, 1, "one more")
+    await memory.ends("all")
+    assert memory.had == ["all", "one more"]

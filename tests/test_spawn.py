@@ -146,6 +146,17 @@ def test_a_crash_in_compiled_code_leaves_its_stack_in_the_log(spawn, tmp_path):
     assert "Fatal Python error: Segmentation fault" in (tmp_path / "log").read_text()
 
 
+def test_the_last_words_are_those_of_the_log_that_was_opened_whatever_has_its_name(spawn, tmp_path):
+    log = str(tmp_path / "log")
+    told = spawn(
+        "print('its own', file=sys.stderr, flush=True)\n"
+        f"os.unlink({log!r}); os.mkfifo({log!r})\n"
+        "os._exit(3)"
+    )
+    assert told[0] == "DaemonDied"
+    assert "its own" in told[2]
+
+
 def test_a_log_that_cannot_be_written_is_said_before_the_fork(spawn, tmp_path):
     (tmp_path / "log").mkdir()
     name, sentence, _ = spawn("return 0")

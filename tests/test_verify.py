@@ -316,12 +316,29 @@ def test_a_report_survives_kill_9_and_a_last_line_that_was_cut(stage, verify, tm
     assert [Path(line["path"]).name for line in lines(report)] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("text", ["no JSON\n", "[]\n", '{"path": "x"}\n'])
+@pytest.mark.parametrize(
+    "text", ["no JSON\n", "[]\n", '{"path": "x"}\n', "a token", '{"path": "x"}', '{"a": "']
+)
 def test_a_file_that_is_no_report_is_not_touched(stage, verify, tmp_path, text):
     other = tmp_path / "other"
     other.write_text(text)
     done = verify("--resume", "--report", other)
     assert (done.exit_code, "Line 1" in done.stderr, other.read_text()) == (2, True, text)
+
+
+@pytest.mark.parametrize("cut_bytes", [1, 2, 40])
+def test_of_a_last_line_that_was_cut_off_nothing_is_lost_but_what_is_missing(
+    stage, verify, tmp_path, cut_bytes
+):
+    report = tmp_path / "report"
+    stage.write("a")
+    assert verify("--report", report).exit_code == 0
+    whole = report.read_bytes()
+    report.write_bytes(whole[:-cut_bytes])
+    is_known = cut_bytes == 1
+    done = verify("--json", "--resume", "--report", report)
+    assert counts(summary(done)) == [1, 0, 0, 0, is_known]
+    assert len(lines(report)) == 1
 
 
 def test_a_report_has_one_writer_and_needs_a_place(stage, verify, tmp_path):

@@ -1,13 +1,14 @@
 """A process that dies while it writes: the object is old or new, and what was promised is there."""
 
 import itertools
+import os
 from unittest import mock
 
 import pytest
 import trio
 import trio.testing
 
-from stsfs.errors import StoreFailure, WriteConflict
+from stsfs.errors import StagingFailure, StoreFailure, WriteConflict
 from stsfs.staging.directory import StagingDirectory
 from stsfs.staging.left import LeftBehind, what_is_left
 from stsfs.writer.moves import Mover
@@ -338,3 +339,33 @@ async def test_the_record_of_a_file_that_is_cut_off_names_no_bytes_behind_its_en
             (left,) = what_is_left(stage.path)
             assert (left.trouble, left.record.size_bytes, left.record.parked) == ("", 0, ())
             await file.close()
+
+
+async def test_a_file_of_which_bytes_are_gone_is_not_published_by_the_next_mount(staging, store):
+    store.script("put", Fault(StoreFailure("503")))
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await file.write(0, b"written")
+        with pytest.raises(StoreFailure):
+            await file.publish()
+    (data,) = staging.glob("*/*/*.data")
+    os.truncate(data, 3)
+    recovery, left = await recovered(staging, store)
+    assert (recovery.uploading, recovery.listed) == ([], ["base/a"])
+    assert store.objects == {}
+    assert [each.record.path for each in left] == ["base/a"]
+
+
+@pytest.mark.parametrize("size", [10, 5 * PART])
+async def test_bytes_that_vanish_from_the_disk_are_never_sent_as_zeros(staging, store, size):
+    async with on_stage(staging, store) as stage:
+        store.script("begin_upload", Fault(StoreFailure("503")))  # nothing goes ahead
+        file = stage.new()
+        await file.write(0, pattern(1, size))
+        (data,) = staging.glob("*/*/*.data")
+        os.truncate(data, size - 1)
+        with pytest.raises(StagingFailure, match="not in the staging file any more"):
+            await file.publish()
+        with pytest.raises(StagingFailure):
+            await file.read(0, size)
+        assert store.objects == {}

@@ -120,7 +120,7 @@ def state(left: Left) -> str:
     is_living = left.owner.state == "living"
     if is_living and not is_conflict(left):
         return f"in use by {owner(left)}"
-    if left.record is None:
+    if left.record is None or left.trouble:
         return f"damaged: {left.trouble}"
     if isinstance(left, LeftMove):
         text = _MOVES[left.record.state]
@@ -155,6 +155,8 @@ def doubt(left: Left) -> str:
         return "nothing says where it belongs"
     if isinstance(left, LeftMove):
         return ""
+    if left.trouble:
+        return f"it is damaged: {left.trouble}"
     if not left.is_certain:
         return "the machine went down before all of it was on the disk"
     return "it is half-written" if left.record.state == "writing" else ""
@@ -205,12 +207,12 @@ def _parked_bytes(left: Left) -> int | None:
 
 def _kept_state(left: Left) -> str:
     if left.record is not None:
-        return left.record.state
+        return "damaged" if left.trouble else left.record.state
     return "writing" if left.owner.state == "living" else "damaged"
 
 
 def _reason(left: Left) -> str | None:
-    if left.record is None:
+    if left.record is None or left.trouble:
         return left.trouble
     return None if isinstance(left, LeftMove) else left.record.reason or None
 

@@ -19,6 +19,9 @@ from stsfs.owned_dir import open_log
 PROBLEMS_MAX = 1000
 """Listed in the summary; the report has all of them."""
 
+_LINE_BEGINS = b'{"path": "'
+"""As `Report.write` does it: what begins otherwise is no line of ours that was cut off."""
+
 Outcome = Literal["ok", "mismatch", "unreadable", "no_md5"]
 
 
@@ -143,32 +146,48 @@ class Report:
             raise self._unusable(exc) from exc
 
     def _read(self) -> None:
-        """Take up what the report has; cut off a last line that was not written to its end.
+        """Take up what the report has; cut off a last line of ours that was not written to its end.
 
         Of a path that was checked twice both lines count: they are of different identities, or
         say the same.
         """
-        complete_bytes = 0
+        complete_bytes, end = 0, b""
         with open(self._descriptor, "rb", closefd=False) as file:
             for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") and self._is_cut_off(number, line):
                     break
                 complete_bytes += len(line)
                 self._take_up(number, line)
+                end = line[-1:]
         if complete_bytes < os.fstat(self._descriptor).st_size:
             os.ftruncate(self._descriptor, complete_bytes)
+        if end not in (b"", b"\n"):
+            os.write(self._descriptor, b"\n")
+
+    def _is_cut_off(self, number: int, line: bytes) -> bool:
+        """Whether it is a part of a line of ours; False: all of some line."""
+        if not (line.startswith(_LINE_BEGINS) or _LINE_BEGINS.startswith(line)):
+            raise self._foreign(number)
+        try:
+            json.loads(line)
+        except (ValueError, RecursionError):
+            return True
+        return False
 
     def _take_up(self, number: int, line: bytes) -> None:
         try:
             values = json.loads(line)
             facts, is_ok = Facts.from_json(values), values["outcome"] == "ok"
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise BadArgument(
-                f"Line {number} of {self._path} is not of a report of `stsfs verify`.",
-                remedy="Name the report that is to be continued, or a new file.",
-            ) from None
+            raise self._foreign(number) from None
         if is_ok and (identity := facts.identity) is not None:
             self._verified.add(identity)
+
+    def _foreign(self, number: int) -> BadArgument:
+        return BadArgument(
+            f"Line {number} of {self._path} is not of a report of `stsfs verify`.",
+            remedy="Name the report that is to be continued, or a new file.",
+        )
 
     def _unusable(self, exc: OSError) -> BadArgument:
         return BadArgument(f"The report {self._path} cannot be written: {exc.strerror}.")

@@ -108,6 +108,8 @@ class _Saving:
             )
             force = " --force" if record.state == "conflict" else ""
             remedies.append(f"`stsfs recover --upload{force} {self.left.id}` completes it.")
+        if self.left.trouble:
+            sentences.append(f"It is damaged: {self.left.trouble}.")
         if self.trouble is not None:
             sentences.append(self.trouble.sentence)
             remedies.append(self.trouble.remedy)

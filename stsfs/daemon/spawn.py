@@ -56,17 +56,13 @@ def run_in_background(
     pid = os.fork()
     if pid == 0:
         _live(body, output, writing, kept)
-    os.close(output)
     os.close(writing)
     try:
-        with open(reading, "rb") as pipe:
-            word = pipe.read()  # to its end: the daemon closes it after one word
-    except BaseException:
-        os.kill(pid, signal.SIGTERM)  # half a mount helps nobody
-        os.waitpid(pid, 0)
-        raise
-    if not word:
-        raise _death(pid, log_file, log_start_bytes)
+        word = _word(pid, reading)
+        if not word:
+            raise _death(pid, log_file, output, log_start_bytes)
+    finally:
+        os.close(output)
     report = json.loads(word)
     if "ready" in report:
         return pid
@@ -75,6 +71,17 @@ def run_in_background(
     if isinstance(error, InternalError):
         error = InternalError(error.sentence, remedy=f"The log has the details: {log_file}")
     raise error
+
+
+def _word(pid: int, reading: int) -> bytes:
+    """What the daemon says of its start; empty if it ends without."""
+    try:
+        with open(reading, "rb") as pipe:
+            return pipe.read()  # to its end: the daemon closes it after one word
+    except BaseException:
+        os.kill(pid, signal.SIGTERM)  # half a mount helps nobody
+        os.waitpid(pid, 0)
+        raise
 
 
 def _open_log(log_file: Path) -> int:
@@ -138,15 +145,24 @@ class _Report:
         os.close(pipe)
 
 
-def _death(pid: int, log_file: Path, log_start_bytes: int) -> DaemonDied:
-    """Say how the child ended, with the last lines that it logged."""
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-    with open(log_file, "rb") as file:
+def _last_words(output: int, log_start_bytes: int) -> list[str]:
+    """The last lines that the child logged. Its name may lead elsewhere by now, or keep us waiting.
+
+    None of what cannot be read again, such as a terminal.
+    """
+    with contextlib.suppress(OSError), open(f"/proc/self/fd/{output}", "rb") as file:
         size_bytes = file.seek(0, os.SEEK_END)
         file.seek(max(log_start_bytes, size_bytes - LAST_WORDS_BYTES))
         lines = file.read().decode(errors="replace").splitlines()
-    words = lines[-LAST_WORDS_LINES:]
+        return lines[-LAST_WORDS_LINES:]
+    return []
+
+
+def _death(pid: int, log_file: Path, output: int, log_start_bytes: int) -> DaemonDied:
+    """Say how the child ended, with the last lines that it logged."""
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    words = _last_words(output, log_start_bytes)
+    how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
     return DaemonDied(
         f"The daemon ended {how} before the mount stood.",
         remedy=f"Its log {log_file} ends with:" if words else f"Its log: {log_file}",

@@ -223,14 +223,17 @@ class Session:
             self._kernel_fd = -1
 
     def abandon(self) -> None:
-        """The mount was made but will not be served: unmount it. Blocking, and short."""
+        """A mount that may have been made will not be served: unmount it. Blocking, and short."""
         self.close()
-        with self._unmounting(lazy=True) as started:
-            if started is not None:
-                command, descriptors = started
-                subprocess.run(
-                    command, pass_fds=descriptors, env=programs.environment(), check=False
-                )
+        try:
+            with self._unmounting(lazy=True) as started:
+                if started is not None:
+                    command, descriptors = started
+                    subprocess.run(
+                        command, pass_fds=descriptors, env=programs.environment(), check=False
+                    )
+        except OSError as exc:  # whoever calls has an error of more interest
+            log.warning("unmounting: %s", exc)
 
 
 async def _one_worker(ended: trio.Event) -> None:

@@ -48,7 +48,8 @@ class LeftBehind:
     """See `file.Kept`: what is not certain is not uploaded unasked."""
 
     trouble: str = ""
-    """Why the record cannot be read; empty if it can."""
+    """What is damaged: it is not uploaded. With a record, bytes that this tells of are not there;
+    without one, why that cannot be read."""
 
     def belongs_to(self, location_uri: str, endpoint_url: str | None) -> bool:
         """Whether it was written for this location."""
@@ -276,9 +277,13 @@ def _left_file(file_id: str, group: dict[str, tuple[Path, Owner]]) -> Iterator[L
         return
     if kept.record.state == "published":
         return
+    # Of a process that lives, record and data may be those of two moments.
+    lacking_bytes = kept.record.lacking_bytes(status.st_size) if owner.state != "living" else 0
+    if lacking_bytes:
+        trouble = f"{lacking_bytes} bytes that were written are not in the data file any more"
     yield LeftBehind(
         file_id, owner, paths, data_path, status.st_blocks * 512,
-        kept.record.changed_unix_s or status.st_mtime, kept.record, kept.is_certain,
+        kept.record.changed_unix_s or status.st_mtime, kept.record, kept.is_certain, trouble,
     )  # fmt: skip
 
 

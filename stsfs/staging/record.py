@@ -85,6 +85,9 @@ class Record:
     traits: Traits = field(default_factory=Traits)
     """What must be kept of what was stored with the base."""
 
+    lacks_traits: bool = False
+    """S3 was not asked for that yet: it has to be before the object is replaced."""
+
     write_id: str = ""
     """Of the publication that was begun; empty: none was."""
 
@@ -109,6 +112,15 @@ class Record:
     """Why it is not in S3, as a sentence; empty: nobody has tried."""
 
     changed_unix_s: float = 0.0
+
+    def lacking_bytes(self, stored_bytes: int) -> int:
+        """How many bytes a data file of this length lacks that it should have."""
+        return sum(
+            stop - start
+            for start, stop in Spans(self.present).within(
+                stored_bytes, max(stored_bytes, self.size_bytes)
+            )
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""
@@ -153,6 +165,7 @@ class Record:
             mode=fields.optional("mode", fields.integer, checks.mode),
             mtime_ns=fields.optional("mtime_ns", fields.integer, checks.time_ns),
             traits=_traits(fields),
+            lacks_traits=fields.has("lacks_traits") and fields.flag("lacks_traits"),
             write_id=fields.checked("write_id", fields.text, checks.word),
             earlier=_earlier(fields) if fields.has("earlier") else (),
             upload_id=fields.optional("upload_id", fields.text, checks.word),

@@ -46,9 +46,8 @@ class Attempt(NamedTuple):
     """How long the server may work before it answers; None: as for a read."""
 
     lost: Callable[[], None] = ignored
-    """Told when the request went out, and no answer of S3 came: it may have been carried out.
-
-    Also where the connection was an old one, which may have ended before."""
+    """Told when the request went out, and no answer of S3 came: it may have been carried out, also
+    where the connection was an old one that may have ended before."""
 
 
 class ErrorInside(Exception):

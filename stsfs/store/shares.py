@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
 import trio
 
 Owner = int | None
+_T = TypeVar("_T")
 
 OWNER: ContextVar[Owner] = ContextVar("OWNER", default=None)
 """For whom the task works: a user id; None for the daemon itself."""
@@ -23,9 +25,10 @@ GUARANTEED_PART = 16
 class Shares:
     """Places, as a semaphore has them, that no owner can keep all others from.
 
-    One owner alone may have all of them. INVARIANT: an owner with less than its guaranteed share
-    need not wait for places of others, as long as no more than half as many places as there are
-    have been given out in addition. A place that is given back goes to the owner with the fewest.
+    One owner alone may have all of them. Who asks takes one place, or several at once (bytes of
+    memory). INVARIANT: an owner with less than its guaranteed share need not wait for places of
+    others, as long as no more than half as many places as there are have been given out in
+    addition. A place that is given back goes to the owner with the fewest.
     """
 
     def __init__(self, places: int) -> None:
@@ -34,52 +37,70 @@ class Shares:
         self._places_max = places + max(1, places // 2)
         self._used = 0
         self._held: dict[Owner, int] = {}
-        self._waiting: dict[Owner, deque[trio.Event]] = {}
+        self._waiting: dict[Owner, deque[tuple[int, trio.Event]]] = {}
         """Owners in the order of their turns; none without somebody who waits."""
 
-    async def acquire(self) -> Owner:
-        """Take a place; returns whose it is, for `release`. A checkpoint only where it waits."""
+    async def acquire(self, count: int = 1) -> Owner:
+        """Take places; returns whose they are, for `release`. A checkpoint only where it waits.
+
+        count: at most as many as there are.
+        """
+        assert count <= self._places
         owner = OWNER.get()
-        if self._is_free_for(owner):
-            self._take(owner)
+        mine = (count, trio.Event())
+        self._waiting.setdefault(owner, deque()).append(mine)
+        self._serve()
+        if mine[1].is_set():
             return owner
-        turn = trio.Event()
-        self._waiting.setdefault(owner, deque()).append(turn)
         try:
-            await turn.wait()
+            await mine[1].wait()
         except BaseException:
-            if turn.is_set():
-                self.release(owner)
+            if mine[1].is_set():
+                self.release(owner, count)
             else:
-                _leave(self._waiting, owner, turn)
+                _leave(self._waiting, owner, mine)
+                self._serve()  # others may have waited for less, behind it
             raise
         return owner
 
-    def release(self, owner: Owner) -> None:
-        """Give a place back. Not a checkpoint."""
-        self._used -= 1
-        self._held[owner] -= 1
+    def release(self, owner: Owner, count: int = 1) -> None:
+        """Give places back. Not a checkpoint."""
+        self._used -= count
+        self._held[owner] -= count
         if not self._held[owner]:
             del self._held[owner]
-        while self._waiting:
-            following = min(self._waiting, key=lambda each: self._held.get(each, 0))
-            if not self._is_free_for(following):
-                return
-            self._take(following)
-            turns = self._waiting.pop(following)
-            turns.popleft().set()
-            if turns:
-                self._waiting[following] = turns  # behind the others who have as many
+        self._serve()
 
-    def _is_free_for(self, owner: Owner) -> bool:
-        if self._used < self._places:
+    @asynccontextmanager
+    async def taken(self, count: int = 1) -> AsyncIterator[None]:
+        """Hold as many places, or all where there are not so many. Entering is a checkpoint."""
+        count = min(count, self._places)
+        owner = await self.acquire(count)
+        try:
+            await trio.lowlevel.checkpoint()
+            yield
+        finally:
+            self.release(owner, count)
+
+    def _serve(self) -> None:
+        """Give what is free to those who wait, the owner with the fewest first."""
+        while self._waiting:
+            owner = min(self._waiting, key=lambda each: self._held.get(each, 0))
+            count = self._waiting[owner][0][0]
+            if not self._is_free_for(owner, count):
+                return
+            self._used += count
+            self._held[owner] = self._held.get(owner, 0) + count
+            turns = self._waiting.pop(owner)
+            turns.popleft()[1].set()
+            if turns:
+                self._waiting[owner] = turns  # behind the others who have as many
+
+    def _is_free_for(self, owner: Owner, count: int) -> bool:
+        if self._used + count <= self._places:
             return True
         is_guaranteed = self._held.get(owner, 0) < self._guaranteed
-        return is_guaranteed and self._used < self._places_max
-
-    def _take(self, owner: Owner) -> None:
-        self._used += 1
-        self._held[owner] = self._held.get(owner, 0) + 1
+        return is_guaranteed and self._used + count <= self._places_max
 
 
 class Turns:
@@ -131,7 +152,7 @@ class Turns:
             self._waiting[owner] = turns  # behind the others
 
 
-def _leave(waiting: dict[Owner, deque[trio.Event]], owner: Owner, turn: trio.Event) -> None:
+def _leave(waiting: dict[Owner, deque[_T]], owner: Owner, turn: _T) -> None:
     """Somebody waits no more."""
     turns = waiting[owner]
     turns.remove(turn)

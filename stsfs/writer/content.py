@@ -287,7 +287,7 @@ class StagedContent:
 
     def whole(self) -> bytes:
         """All bytes, which are present. May block: called in threads, under lock."""
-        return _bytes_of(self.file, 0, self.size_bytes)
+        return self._complete(_bytes_of(self.file, 0, self.size_bytes), 0, self.size_bytes)
 
     def _write(self, offset: int, data: bytes | memoryview) -> None:
         self.made_file().write(offset, data)
@@ -307,10 +307,21 @@ class StagedContent:
             self.on_change(start, stop)
 
     async def read_present(self, start: int, stop: int) -> bytes:
-        """Present bytes; zeros where the file was cut off meanwhile."""
+        """Present bytes; zeros where the file was cut off meanwhile. Not under lock."""
         if self._is_closed:
             raise StagingFailure("The file is not being written any more.")
-        return await self.disk.run(stop - start, _bytes_of, self.file, start, stop)
+        data = await self.disk.run(stop - start, _bytes_of, self.file, start, stop)
+        if len(data) == stop - start:
+            return data
+        async with self.lock:  # a cut that is under way ends first
+            data = await self.disk.run(stop - start, _bytes_of, self.file, start, stop)
+            return self._complete(data, start, stop)
+
+    def _complete(self, data: bytes, start: int, stop: int) -> bytes:
+        """Zeros follow where the staging file ends, but never in place of present bytes."""
+        if self.present.overlaps(start + len(data), stop):
+            raise StagingFailure("Bytes that were written are not in the staging file any more.")
+        return data if len(data) == stop - start else data.ljust(stop - start, b"\0")
 
     async def _read_mixed(self, start: int, stop: int) -> bytes:
         pieces, at = [], start
@@ -373,7 +384,5 @@ class _Shared:
 
 
 def _bytes_of(file: StagingFile | None, start: int, stop: int) -> bytes:
-    if file is None:
-        return bytes(stop - start)
-    data = file.read(start, stop - start)
-    return data if len(data) == stop - start else data.ljust(stop - start, b"\0")
+    """Fewer than stop - start only where the file ends."""
+    return b"" if file is None else file.read(start, stop - start)

@@ -131,10 +131,11 @@ class Publication:
     async def _ask_for_base(self) -> None:
         """What is stored beside the object that is changed stays, whoever wrote it."""
         facts = self._facts
-        if facts.is_base_known or facts.version is None:
+        replaced = facts.version or self._replaced()
+        if facts.is_base_known or replaced is None:
             return
         try:
-            found = await self._wire.writer.traits(facts.version)
+            found = await self._wire.writer.traits(replaced)
         except StaleVersion as exc:
             if not await self._recognise():
                 raise self._conflict(exc) from exc
@@ -144,6 +145,15 @@ class Publication:
         else:
             facts.kept = kept_traits(found, facts.kept.storage_class)
         facts.is_base_known = True
+
+    def _replaced(self) -> ObjectVersion | None:
+        """What a process that died was to replace, as far as its record tells."""
+        facts, base = self._facts, self._content.base
+        if facts.expected is None or facts.expected.etag is None:
+            return None
+        # Of what is all written anew the size was not noted; to ask for one byte is enough.
+        size_bytes = 1 if base is None else base.size_bytes
+        return ObjectVersion(self._location_id, facts.key, facts.expected.etag, size_bytes)
 
     async def _recognise(self) -> bool:
         """Whether what S3 has is what an earlier attempt of ours made, though it seemed to fail."""

@@ -107,6 +107,7 @@ class RecordFile:
             mode=facts.mode,
             mtime_ns=facts.modified_ns,
             traits=facts.kept,
+            lacks_traits=not facts.is_base_known,
             write_id=self.write_id,
             earlier=self._earlier(),
             upload_id=None if self.upload is None else self.upload.upload_id,

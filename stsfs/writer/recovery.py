@@ -7,7 +7,7 @@ from functools import partial
 
 import trio
 
-from stsfs.errors import StsfsError
+from stsfs.errors import StagingFailure, StsfsError
 from stsfs.staging.left import LeftBehind, LeftMove
 from stsfs.staging.record import DamagedRecord
 from stsfs.store.object_store import ObjectVersion
@@ -35,7 +35,7 @@ class Recovery:
     """Paths of the files that are published now, in the background."""
 
     listed: list[str] = field(default_factory=list)
-    """Paths of those that only `stsfs recover` shows: half-written ones, and conflicts."""
+    """Paths of those that only `stsfs recover` shows: half-written or damaged ones, conflicts."""
 
 
 async def _tell_nobody(key: str) -> None:
@@ -64,7 +64,7 @@ async def recover_at_mount(
     for left in found:
         if isinstance(left, LeftMove) or left.record is None:
             continue
-        if left.is_certain and left.record.state in ("closed", "failed"):
+        if left.is_certain and not left.trouble and left.record.state in ("closed", "failed"):
             recovery.uploading.append(left.record.path)
             waiting.append(left)
         else:
@@ -86,9 +86,15 @@ async def publish_left(
 
     With force, whatever is at its key is replaced. None: somebody else has taken it over. Raises
     what DirtyFile.publish raises; the bytes are kept then, and tried again where that may help.
+    StagingFailure: the file is damaged.
     """
     record = left.record
     assert record is not None, "what has no record belongs nowhere"
+    if left.trouble:
+        raise StagingFailure(
+            f"It is damaged: {left.trouble}.",
+            remedy="Save what is there with --save, or give it up with --discard.",
+        )
     file = await trio.to_thread.run_sync(writers.staging.adopt, left)
     if file is None:
         return None

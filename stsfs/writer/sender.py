@@ -238,7 +238,7 @@ class Sender:
                     if not content.missing(0, content.size_bytes):
                         write_id, data = await file.seal(new_write_id(), with_bytes=True)
                         break
-            async with wire.uploads:
+            async with wire.uploads.taken():
                 _raise_if_abandoned(file)
                 return await wire.writer.put(
                     file.key,

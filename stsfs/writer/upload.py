@@ -234,11 +234,11 @@ class Upload:
         writer = self._wire.writer
         if piece.copied:
             assert self.base is not None
-            async with self._wire.uploads:
+            async with self._wire.uploads.taken():
                 return await writer.copy_part(
                     self.key, self.upload_id, number, self.base, piece.start, piece.stop
                 )
         await self._content.fetch(piece.start, piece.stop)
-        async with self._wire.uploads:
+        async with self._wire.uploads.taken():
             body = ContentBody(self._content, piece.start, piece.stop)
             return await writer.upload_part(self.key, self.upload_id, number, body)

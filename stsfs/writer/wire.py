@@ -2,20 +2,20 @@
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
 
 from stsfs.errors import StsfsError
 from stsfs.store.object_store import ObjectStore, ObjectWriter
+from stsfs.store.shares import Shares
 from stsfs.writer.content import StagedContent
 
 log = logging.getLogger(__name__)
 
 BODIES_BYTES_MAX = 64 * 1024 * 1024
-"""Bodies of single PUTs in memory at a time: four of the largest, or a thousand small ones."""
+"""Bodies of single PUTs in memory at a time: four of the largest, or a thousand small ones; half
+as much again for users who have none of it (see `shares`)."""
 
 ORPHANS_MAX = 1000
 """Uploads that could not be given up and wait for another try; beyond it they are only logged."""
@@ -32,49 +32,6 @@ class LocationName:
     endpoint_url: str | None
     label: str
     """What the user typed for it."""
-
-
-class ByteBudget:
-    """So many bytes at a time; who asks first is served first. More than all there is waits for
-    all of it."""
-
-    def __init__(self, total_bytes: int) -> None:
-        self._total_bytes = self._free_bytes = total_bytes
-        self._waiting: deque[tuple[int, trio.Event]] = deque()
-
-    @asynccontextmanager
-    async def taken(self, count_bytes: int) -> AsyncIterator[None]:
-        """Hold count_bytes of it."""
-        count_bytes = min(count_bytes, self._total_bytes)
-        await self._take(count_bytes)
-        try:
-            yield
-        finally:
-            self._free_bytes += count_bytes
-            self._serve()
-
-    async def _take(self, count_bytes: int) -> None:
-        if not self._waiting and count_bytes <= self._free_bytes:
-            self._free_bytes -= count_bytes
-            await trio.lowlevel.checkpoint_if_cancelled()
-            return
-        mine = (count_bytes, trio.Event())
-        self._waiting.append(mine)
-        try:
-            await mine[1].wait()
-        except trio.Cancelled:
-            if mine[1].is_set():
-                self._free_bytes += count_bytes
-            else:
-                self._waiting.remove(mine)
-            self._serve()
-            raise
-
-    def _serve(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free_bytes:
-            count_bytes, granted = self._waiting.popleft()
-            self._free_bytes -= count_bytes
-            granted.set()
 
 
 class MemoryBody:
@@ -132,10 +89,12 @@ class Wire:
 
     def __init__(self, store: ObjectStore, writer: ObjectWriter, *, uploads_max: int) -> None:
         self.store, self.writer = store, writer
-        self.uploads = trio.CapacityLimiter(uploads_max)
+        self.uploads = Shares(uploads_max)
         """Requests with a body; what reads needs connections, too."""
 
-        self.bodies = ByteBudget(BODIES_BYTES_MAX)
+        self.bodies = Shares(BODIES_BYTES_MAX)
+        """Bytes of memory. INVARIANT: nobody holds a place of `uploads` and waits for these."""
+
         self.room = StagingRoom()
         self.orphans: deque[tuple[str, str]] = deque(maxlen=ORPHANS_MAX)
         """Key and id of uploads that could not be given up."""

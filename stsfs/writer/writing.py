@@ -124,6 +124,7 @@ class Writers:
         facts = FileFacts(
             key=record.key, path=record.path, expected=None if force else record.expected,
             exclusive=record.exclusive, mode=record.mode, kept=record.traits,
+            is_base_known=force or not record.lacks_traits,
         )  # fmt: skip
         return self._staged(facts, version, record=record, staging_file=staging_file)
 

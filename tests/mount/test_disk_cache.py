@@ -19,7 +19,7 @@ from tests.mount.live_mount import POLL_S
 from tests.mount.stage import PATIENCE_S
 from tests.schemas import checked
 
-pytestmark = pytest.mark.mount
+pytestmark = [pytest.mark.mount, pytest.mark.long]
 
 MIB = 1 << 20
 SEED = 20

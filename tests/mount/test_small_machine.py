@@ -14,7 +14,7 @@ from tests.mount.live_mount import Host
 from tests.mount.small_cgroup import small_cgroup
 from tests.mount.stage import PATIENCE_S
 
-pytestmark = pytest.mark.mount
+pytestmark = [pytest.mark.mount, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20

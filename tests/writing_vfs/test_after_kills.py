@@ -7,6 +7,7 @@ import trio
 
 from stsfs.errors import StoreFailure, WriteConflict
 from stsfs.staging.file import StagingFile
+from stsfs.store.object_store import Traits
 from stsfs.writer.recovery import publish_left, recover_at_mount
 from tests.fakes import Fault, pattern
 from tests.writing_vfs.machine import UPDATE, WRITE, data, until
@@ -169,3 +170,44 @@ async def test_what_another_client_has_put_over_an_attempt_of_ours_is_a_conflict
         with pytest.raises(WriteConflict):
             await publish_left(left, mount.writers)
         assert data(store, "f") == b"theirs"
+
+
+@pytest.mark.parametrize("size_bytes", [4, len(OLD) + 1], ids=["in part", "all of it"])
+async def test_what_is_stored_beside_an_object_stays_after_a_kill(size_bytes, machine, store):
+    store.put("f", OLD, traits=Traits({"colour": "blue"}, "text/plain"))
+    async with machine.mounted() as mount:
+        descriptor = await mount.open("f", UPDATE)
+        await mount.write(descriptor, bytes(size_bytes), 0)
+        await mount.vfs.fsync(descriptor.number)
+    async with machine.mounted() as mount:
+        (left,) = machine.left_behind()
+        await publish_left(left, mount.writers)
+    stored = store.objects["f"]
+    assert stored.data == bytes(size_bytes) + OLD[size_bytes:]
+    assert stored.traits.content_type == "text/plain"
+    assert stored.traits.metadata["colour"] == "blue"
+
+
+async def test_nothing_is_kept_of_what_was_cut_off_before_a_kill(machine, store):
+    store.put("f", OLD, traits=Traits({"colour": "blue"}, "text/plain"))
+    async with machine.mounted() as mount:
+        descriptor = await mount.open("f", WRITE)
+        await mount.write(descriptor, NEW)
+        await mount.vfs.fsync(descriptor.number)
+    async with machine.mounted() as mount:
+        (left,) = machine.left_behind()
+        await publish_left(left, mount.writers)
+    assert store.objects["f"].traits.content_type == ""
+
+
+async def test_what_replaces_whatever_is_there_asks_for_nothing_of_it(machine, store):
+    store.put("f", OLD)
+    async with machine.mounted() as mount:
+        descriptor = await mount.open("f", UPDATE)
+        await mount.write(descriptor, NEW)
+        await mount.vfs.fsync(descriptor.number)
+    store.put("f", b"theirs")
+    async with machine.mounted() as mount:
+        (left,) = machine.left_behind()
+        await publish_left(left, mount.writers, force=True)
+    assert data(store, "f") == NEW

@@ -154,6 +154,8 @@ class _Connection:
         for effect in effects:
             if isinstance(effect, Stall) and effect.after_bytes is None:
                 await trio.sleep(effect.seconds_s)
+                if self._client.is_reset():
+                    return False  # a load balancer gives it up, too
         if not await _held(effects, "request"):
             return False
         if refusal is not None:
@@ -200,8 +202,6 @@ class _Connection:
                 self._x.denied.add(order.record)
                 await self._refuse(head, order.record, refusal, head.keep_alive)
                 return head.keep_alive
-        if self._client.is_reset():
-            return False  # as a load balancer does
         try:
             raw_response = await self._ask(order)
         except (OSError, BadRequest) as exc:
