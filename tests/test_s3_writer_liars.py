@@ -294,7 +294,7 @@ async def test_success_before_the_end_of_a_body_is_none_and_the_change_in_doubt(
             await put(writer, LARGE)
 
 
-@pytest.mark.parametrize("value", ["a\r\nx-amz-acl: public-read", "tab\t", "null\0"])
+@pytest.mark.parametrize("value", ["a\r\nx-amz-acl: public-read", "tab\t\n", "null\0"])
 async def test_metadata_cannot_become_a_header_of_its_own(value):
     server = Server(DONE)
     async with writing(server) as writer:
