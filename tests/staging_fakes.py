@@ -37,6 +37,7 @@ def record(**changes):
         "path": "dir/file",
         "size_bytes": 4,
         "present": ((0, 4),),
+        "expected": Expected(None),
     }
     return Record(**(values | changes))
 

@@ -354,6 +354,18 @@ def test_a_directory_that_cannot_be_written_to_is_told(named, recover, bucket, t
     assert [each.id for each in what_is_left(named)] == [left]
 
 
+def test_what_would_replace_whatever_is_at_its_key_is_uploaded_only_where_it_is_named(
+    named, recover, bucket
+):
+    left = leave(named, state="closed", key="base/a", expected=None)
+    bucket.store.put("base/a", b"theirs")
+    told = recover("--upload")
+    assert "it would replace whatever is at its key" in told.stderr
+    assert bucket.store.objects["base/a"].data == b"theirs"
+    assert recover("--upload", left).exit_code == 0
+    assert bucket.store.objects["base/a"].data == b"data"
+
+
 # Data that are shorter than their record says: a copy that broke off, or a repaired file system.
 
 

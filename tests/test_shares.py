@@ -232,12 +232,15 @@ async def test_who_has_none_takes_many_places_beyond_those_that_others_have(memo
 
 
 async def test_who_waits_for_many_places_is_not_passed_by_who_has_as_many(memory):
-    assert await memory.asks(1, 60, "much")
-    assert not await memory.asks(1, 16, "waits")
+    assert await memory.asks(1, 40, "much")
+    assert await memory.asks(1, 20, "more")
+    assert not await memory.asks(1, 20, "waits")
     assert not await memory.asks(1, 4, "small, and later")
     assert await memory.asks(2, 1, "another's")
+    await memory.ends("more")
+    assert memory.had[3:] == ["waits"]
     await memory.ends("much")
-    assert memory.had[2:] == ["waits", "small, and later"]
+    assert memory.had[4:] == ["small, and later"]
 
 
 async def test_who_stops_waiting_for_many_places_lets_those_pass_who_wait_for_few(memory):

@@ -1,6 +1,7 @@
 """A process that dies while it writes: the object is old or new, and what was promised is there."""
 
 import itertools
+import json
 import os
 from unittest import mock
 
@@ -339,6 +340,21 @@ async def test_the_record_of_a_file_that_is_cut_off_names_no_bytes_behind_its_en
             (left,) = what_is_left(stage.path)
             assert (left.trouble, left.record.size_bytes, left.record.parked) == ("", 0, ())
             await file.close()
+
+
+async def test_no_mount_replaces_whatever_is_at_a_key_because_a_record_says_so(staging, store):
+    store.script("put", Fault(StoreFailure("503")))
+    async with on_stage(staging, store) as stage:
+        file = stage.new()
+        await file.write(0, b"written")
+        with pytest.raises(StoreFailure):
+            await file.publish()
+    (path,) = (path for path in staging.glob("*/*/*.json") if path.name != "owner.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"expected": None, "write_id": ""}))
+    store.put("base/a", b"theirs")
+    recovery, _ = await recovered(staging, store)
+    assert (recovery.uploading, recovery.listed) == ([], ["base/a"])
+    assert store.objects["base/a"].data == b"theirs"
 
 
 async def test_a_file_of_which_bytes_are_gone_is_not_published_by_the_next_mount(staging, store):

@@ -159,7 +159,9 @@ def doubt(left: Left) -> str:
         return f"it is damaged: {left.trouble}"
     if not left.is_certain:
         return "the machine went down before all of it was on the disk"
-    return "it is half-written" if left.record.state == "writing" else ""
+    if left.record.state == "writing":
+        return "it is half-written"
+    return "" if left.record.expected else "it would replace whatever is at its key"
 
 
 def owner(left: Left) -> str:

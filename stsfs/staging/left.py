@@ -51,6 +51,14 @@ class LeftBehind:
     """What is damaged: it is not uploaded. With a record, bytes that this tells of are not there;
     without one, why that cannot be read."""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next mount of its location uploads it unasked."""
+        record = self.record
+        if record is None or self.trouble or not self.is_certain:
+            return False
+        return record.state in ("closed", "failed") and record.expected is not None
+
     def belongs_to(self, location_uri: str, endpoint_url: str | None) -> bool:
         """Whether it was written for this location."""
         record = self.record

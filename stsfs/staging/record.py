@@ -73,7 +73,8 @@ class Record:
 
     base: BaseVersion | None = None
     expected: Expected | None = None
-    """What must be at the key to be replaced; None: whatever is there."""
+    """What must be at the key to be replaced; None: whatever is there. Only who asks for that
+    (`--force`) may mean it: no mount does it by itself."""
 
     exclusive: bool = False
     """It was made with O_EXCL: another object at the key means that the name was taken."""

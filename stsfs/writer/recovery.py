@@ -64,7 +64,7 @@ async def recover_at_mount(
     for left in found:
         if isinstance(left, LeftMove) or left.record is None:
             continue
-        if left.is_certain and not left.trouble and left.record.state in ("closed", "failed"):
+        if left.is_ready:
             recovery.uploading.append(left.record.path)
             waiting.append(left)
         else:

@@ -110,7 +110,8 @@ def record_text(**changes):
     values = {
         "location_uri": "s3://bucket/base", "endpoint_url": None, "label": "s3://bucket/base",
         "key": "base/dir/file", "path": "dir/file", "size_bytes": 4, "present": [[0, 4]],
-        "base": None, "expected": None, "exclusive": False, "mode": 0o644, "mtime_ns": None,
+        "base": None, "expected": {"etag": None}, "exclusive": False, "mode": 0o644,
+        "mtime_ns": None,
         "traits": {"metadata": {}, "content_type": "", "storage_class": ""}, "write_id": "",
         "earlier": [],
         "upload_id": None, "upload_write_id": "", "parked": [], "parts": [], "state": "closed",
