@@ -257,6 +257,69 @@ def test_a_row_of_another_kind_is_damage(path, index, damage):
     assert of(index, "a") == Attributes("e", 0o644, 5)
 
 
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "CREATE TRIGGER t BEFORE INSERT ON attribute BEGIN SELECT RAISE(ABORT, 'it ran'); END",
+        "DROP TABLE journal; CREATE VIEW journal AS SELECT 1 AS id",
+        "CREATE INDEX more ON attribute (abs(mode))",
+    ],
+)
+def test_an_index_with_more_in_it_than_its_tables_is_begun_anew(path, planted):
+    first = AttributeIndex(path)
+    put(first, "old")
+    first.close()
+    connection = sqlite3.connect(path)
+    connection.executescript(planted)
+    connection.close()
+    index = AttributeIndex(path)
+    put(index, "a")
+    assert of(index, "a") == Attributes("e", 0o644, 5)
+    index.close()
+
+
+def test_a_database_of_another_program_that_has_only_views_is_left_alone(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE VIEW precious AS SELECT 1")
+    connection.close()
+    before = path.read_bytes()
+    index = AttributeIndex(path)
+    put(index, "a")
+    assert of(index, "a") is None
+    index.close()
+    assert path.read_bytes() == before
+
+
+def test_a_disk_that_hangs_keeps_neither_questions_nor_the_end_and_nothing_is_lost(
+    path, monkeypatch, caplog
+):
+    first = AttributeIndex(path)
+    put(first, "a", "before")
+    assert of(first, "a")
+    hangs, over = threading.Event(), threading.Event()
+
+    def hang(rows, *_key):
+        hangs.set()
+        over.wait(120)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    for patience in ("ANSWER_S", "CLOSE_S"):
+        monkeypatch.setattr(attributes_module, patience, 0.01)
+    with monkeypatch.context() as hung:
+        hung.setattr(AttributeRows, "put", hang)
+        put(first, "a", "after")
+        assert hangs.wait(120)
+        assert of(first, "a") is None
+        first.close()
+        assert first._thread.is_alive()
+        assert warnings_of(caplog)
+        lines = b"".join(each.read_bytes() for each in path.parent.glob("*.changes-*"))
+        over.set()
+        first._thread.join(120)
+    assert b"after" in lines
+
+
 def test_without_a_place_for_the_file_nothing_is_known_and_nothing_fails(tmp_path, caplog):
     (tmp_path / "state").write_text("a file")
     index = AttributeIndex(tmp_path / "state" / "attributes.sqlite3")

@@ -57,6 +57,25 @@ def chunk_files(directory):
     return [path for path in (directory.path / CHUNKS).rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "CREATE TRIGGER t BEFORE INSERT ON chunk BEGIN SELECT RAISE(ABORT, 'it ran'); END",
+        "DROP TABLE chunk; CREATE VIEW chunk AS SELECT 1 AS version",
+        "CREATE TABLE more (value)",
+    ],
+)
+def test_an_index_with_more_in_it_than_its_tables_is_begun_anew(directory, planted):
+    for change in (planted, ""):
+        disk = DiskCache(directory, limit_bytes=64 * MIB, key=KEY)
+        disk.open()
+        put(disk)
+        assert get(disk) == DATA
+        disk.close()
+        with contextlib.closing(sqlite3.connect(directory.path / INDEX)) as index, index:
+            index.executescript(change)
+
+
 def damage_rows(directory):
     with contextlib.closing(sqlite3.connect(directory.path / INDEX)) as connection, connection:
         connection.execute("UPDATE chunk SET held = 'text'")

@@ -139,6 +139,25 @@ async def test_damage_met_later_costs_requests_and_the_next_index_begins_anew(op
     assert opened().trouble == ""
 
 
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "CREATE TRIGGER t BEFORE INSERT ON meta BEGIN SELECT RAISE(ABORT, 'it ran'); END",
+        "DROP TABLE meta; CREATE VIEW meta AS SELECT 'n' AS name, 'forged' AS value",
+        "DROP TABLE meta; CREATE VIEW meta AS SELECT 'n' AS name; PRAGMA user_version = 99",
+    ],
+)
+async def test_an_index_with_more_in_it_than_its_tables_is_begun_anew(opened, path, planted):
+    opened().close()
+    with sqlite3.connect(path) as other:
+        other.executescript(planted)
+    other.close()
+    index = opened()
+    await index.ask(index.set_meta, "n", "v")
+    assert await index.ask(index.meta, "n") == "v"
+    assert index.trouble == ""
+
+
 async def test_tables_taken_away_by_another_format_do_not_fail_requests(opened, path):
     index = opened()
     with sqlite3.connect(path) as other:

@@ -212,6 +212,7 @@ BOUNDARIES = {
     "stsfs/cli/verify_report.py": "a report to be gone on with",
     "stsfs/cli/cache.py": "the index of the cache: damages",
     # What users write, and programs ask for.
+    "stsfs/own_tables.py": "the tables of databases on the local disk",
     "stsfs/synapse/config_file.py": "the configuration of the Synapse client",
     "stsfs/daemon/config.py": "times of the configuration",
     "stsfs/entities/comparing.py": "times in conditions",

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from stsfs.own_tables import check_tables
 from stsfs.owned_dir import OwnedDir, foreign
 
 log = logging.getLogger(__name__)
@@ -107,12 +108,17 @@ def _with_tables(database: sqlite3.Connection) -> sqlite3.Connection:
     with database:
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version == FORMAT:
+            check_tables(database, _SCHEMA)
             return database
-        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        for (name,) in tables:
-            database.execute(f'DROP TABLE "{name}"')
+        found = database.execute(
+            "SELECT type, name FROM sqlite_master WHERE type IN ('table', 'view')"
+        ).fetchall()
+        for kind, name in found:
+            quoted = name.replace('"', '""')
+            database.execute(f'DROP {kind} "{quoted}"')
         for statement in _SCHEMA.split(";"):
             database.execute(statement)
+        check_tables(database, _SCHEMA)
         database.execute(f"PRAGMA user_version = {FORMAT}")
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     return database

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from stsfs.own_tables import ForeignSchema, check_tables
 from stsfs.owned_dir import foreign
 from stsfs.values import MODE_MAX
 
@@ -247,11 +248,11 @@ class AttributeRows:
         return int(row[0])
 
     def _prepare(self) -> None:
-        found = self._connection.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'table'"
-        ).fetchall()
-        if not {name for (name,) in found if not name.startswith("sqlite_")} <= _TABLES:
+        found = self._connection.execute("SELECT name, type FROM sqlite_master").fetchall()
+        tables = {name for name, kind in found if kind == "table" and name[:7] != "sqlite_"}
+        if not tables <= _TABLES or (found and not tables):
             raise foreign(self._path, "is a database of another program")
+        check_tables(self._connection, _SCHEMA)
         self._connection.execute("PRAGMA journal_mode = WAL")
         # A crash of the machine may cost the last transactions, never the database.
         self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -270,7 +271,8 @@ def is_broken(exc: BaseException) -> bool:
     # The low byte is the kind of an extended result code.
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
     # The message of an error may quote a name in the file that is not text.
-    return isinstance(exc, DamagedIndex | UnicodeDecodeError) or code in _BROKEN
+    is_foreign = isinstance(exc, DamagedIndex | ForeignSchema | UnicodeDecodeError)
+    return is_foreign or code in _BROKEN
 
 
 def directory_of(key: str) -> str:

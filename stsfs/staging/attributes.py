@@ -44,11 +44,18 @@ BATCH_MAX = 1000
 GATHER_S = 0.05
 """So long a change waits for others, unless somebody asks: a transaction costs more than a row."""
 
+ANSWER_S = 30.0
+"""For an answer of the disk: whoever lists does not hang with it."""
+
+CLOSE_S = 5.0
+"""At the end, for what still waits to be written: the journal has it for the next mount."""
+
 ROWS_MAX = 1_000_000
 TIME_LIMIT_NS = 1 << 63
 QUIET_S = 3600.0
 """Between two warnings."""
 
+_SILENT = "the disk does not answer"
 _Answer = dict[str, Attributes]
 
 
@@ -97,16 +104,20 @@ class AttributeIndex:
     def of_keys(self, location: Location, first_key: str, last_key: str) -> dict[str, Attributes]:
         """What is known of the keys from the first to the last, both in one directory.
 
-        Blocks; to be called in a thread.
+        Nothing where the disk does not answer in time. Blocks; to be called in a thread.
         """
         assert directory_of(first_key) == directory_of(last_key)
         question = _Question(lambda rows: rows.of_keys(location, first_key, last_key))
-        with self._closing:
-            if self._is_closed:
-                return {}
-            self._waiting.put(question)
-            self._hurry.set()
-        return question.answer.result()
+        try:
+            with self._closing:
+                if self._is_closed:
+                    return {}
+                self._waiting.put(question, timeout=ANSWER_S)
+                self._hurry.set()
+            return question.answer.result(ANSWER_S)
+        except (TimeoutError, queue.Full):
+            self._warn(_SILENT)
+            return {}
 
     def put(
         self,
@@ -138,12 +149,18 @@ class AttributeIndex:
         self._change("move_prefix", location, old_prefix, new_prefix)
 
     def close(self) -> None:
-        """Write what waits, and end: what is set later is lost. Blocks."""
+        """Write what waits, and end: what is set later is lost. Blocks.
+
+        Where the disk does not take it in time, it stays in the journal for the next mount.
+        """
         with self._closing:
             self._is_closed = True
-            self._waiting.put(None)
+            with contextlib.suppress(queue.Full):
+                self._waiting.put(None, timeout=CLOSE_S)
             self._hurry.set()
-        self._thread.join()
+        self._thread.join(CLOSE_S)
+        if self._thread.is_alive():
+            self._warn(_SILENT)
 
     def _change(self, kind: Kind, location: Location, *values: str | int | None) -> None:
         with self._journaling:

@@ -186,10 +186,12 @@ FIRST = {
     "a range": (ONE_BYTE, lambda store: store.read_range(VERSION, 0, 1, Sink(1))),
     "nothing": (b"HTTP/1.1 204 No\r\n\r\n", lambda store: store.writer().delete("p/a")),
 }
+NOTHING = b"HTTP/1.1 204 No\r\n\r\n"
 NEXT = {
-    "a page": (with_length(EVIL), list_it),
-    "a deletion": (b"HTTP/1.1 204 No\r\n\r\n", lambda store: store.writer().delete("p/a")),
+    "a page": (with_length(EVIL), with_length(PAGE), list_it),
+    "a deletion": (NOTHING, NOTHING, lambda store: store.writer().delete("p/a")),
 }
+"""What is sent too early, what is sent when it was asked, and the call."""
 
 
 @pytest.mark.parametrize("first", FIRST)
@@ -198,7 +200,7 @@ NEXT = {
 async def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_one(
     first, following, apart
 ):
-    (answer, ask), (smuggled, ask_next) = FIRST[first], NEXT[following]
+    (answer, ask), (smuggled, honest, ask_next) = FIRST[first], NEXT[following]
     requests = 0
 
     class Smuggling:
@@ -207,7 +209,7 @@ async def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_one(
             while await peer.asked():
                 requests += 1
                 if requests > 1:
-                    await peer.send(with_length(PAGE))
+                    await peer.send(honest)
                 elif apart == "together":
                     await peer.send(answer + smuggled)
                 else:

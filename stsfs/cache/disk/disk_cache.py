@@ -27,6 +27,7 @@ from stsfs.cache.disk.layout import (
     per_chunk,
 )
 from stsfs.errors import ForeignPath
+from stsfs.own_tables import ForeignSchema
 
 SLACK_BYTES = 32 * 1024 * 1024
 """Given up beyond what is needed, so that not every write has to look for room."""
@@ -359,7 +360,7 @@ def _is_broken(exc: sqlite3.Error | UnicodeDecodeError | ForeignPath) -> bool:
         return True  # somebody who could write to the directory once has put it there
     # The low byte is the kind of an extended result code.
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(exc, DamagedIndex) or code in _BROKEN
+    return isinstance(exc, DamagedIndex | ForeignSchema) or code in _BROKEN
 
 
 def _cost_bytes(piece: Piece) -> int:

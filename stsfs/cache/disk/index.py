@@ -18,6 +18,7 @@ from stsfs.cache.disk.layout import (
     HELD_BYTES,
     VERSION_BYTES,
 )
+from stsfs.own_tables import check_tables
 from stsfs.values import SIZE_BYTES_MAX
 
 NUMBER_MAX = SIZE_BYTES_MAX // CHUNK_BYTES
@@ -185,7 +186,7 @@ class Index:
 
     def _prepare(self) -> None:
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES_MAX)
-        self._connection.execute("PRAGMA trusted_schema = OFF")
+        check_tables(self._connection, _SCHEMA)
         self._connection.execute("PRAGMA journal_mode = WAL")
         # A crash of the machine may cost the last transactions, never the database.
         self._connection.execute("PRAGMA synchronous = NORMAL")
