@@ -12,7 +12,7 @@ from stsfs.errors import StagingFailure
 from stsfs.store import http_sending
 from stsfs.store.http_connection import connect
 from stsfs.store.http_sending import PIECE_BYTES, Sending
-from stsfs.store.http_wire import ConnectionBroken
+from stsfs.store.http_wire import ConnectionBroken, TooSlow
 from tests.fakes import pattern
 from tests.scripted_server import served, with_length
 
@@ -214,6 +214,56 @@ async def test_a_server_that_takes_nothing_more_is_given_up(monkeypatch):
     async with connected(script) as connection:
         with pytest.raises(ConnectionBroken, match="nothing could be sent"):
             await connection.ask(REQUEST, Bytes(bytes(LARGE_BYTES)))
+
+
+class SlowLine:
+    """A socket that takes all at once, and delivers it at a pace, by trio's clock."""
+
+    def __init__(self, sock, bytes_per_s):
+        self._socket, self._pace = sock, bytes_per_s
+        self._sent_bytes, self._begun_s = 0, trio.current_time()
+        self._is_full = True
+
+    def fileno(self):
+        return self._socket.fileno()
+
+    def send(self, data):
+        if self._is_full:
+            self._is_full = False
+            raise BlockingIOError
+        self._sent_bytes += len(data)
+        return len(data)
+
+    def left_bytes(self):
+        taken_bytes = self._pace * (trio.current_time() - self._begun_s)
+        return max(0, int(self._sent_bytes - taken_bytes))
+
+
+async def sent_over(line, monkeypatch, size_bytes):
+    monkeypatch.setattr(http_sending, "unacknowledged_bytes", lambda _: line.left_bytes())
+    sending = Sending(line, memoryview(bytearray(100)), REQUEST, Bytes(bytes(size_bytes)))
+    assert await sending.run() == 0
+    assert sending.whole
+
+
+async def test_a_slow_line_is_waited_for_as_long_as_it_takes(monkeypatch, autojump_clock):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        await sent_over(SlowLine(ours, 100_000 / 16), monkeypatch, 2 * PIECE_BYTES)
+    assert trio.current_time() > 300
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_s", "given_up_s", "raised"), [(1500, 60, TooSlow), (0, 15, ConnectionBroken)]
+)
+async def test_who_takes_too_little_of_a_body_is_given_up(
+    monkeypatch, autojump_clock, bytes_per_s, given_up_s, raised
+):
+    ours, theirs = socket.socketpair()
+    why = r"fewer than|nothing could be sent"
+    with ours, theirs, pytest.raises(raised, match=why):
+        await sent_over(SlowLine(ours, bytes_per_s), monkeypatch, 2 * PIECE_BYTES)
+    assert trio.current_time() == pytest.approx(given_up_s, abs=1)
 
 
 async def test_a_server_may_work_as_long_as_it_was_given(autojump_clock):

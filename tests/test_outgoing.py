@@ -44,6 +44,22 @@ async def test_bytes_that_leave_for_the_first_time_forgive_what_was_before(autoj
     assert count.sent_bytes == sum(range(2 * FAILURES_MAX + 1)) * MIB
 
 
+async def going_a_little_further_each_time(outgoing, trouble):
+    for number in range(100):
+        await outgoing.prepare(checksum=False)
+        outgoing.sent(MIB + number * 1000)
+        await trio.sleep(20)
+        await trouble.back_off("slow")
+
+
+@pytest.mark.parametrize(("deadline_s", "raised"), [(60.0, DeadlineExceeded), (3600, StoreFailure)])
+async def test_a_few_bytes_more_with_each_try_forgive_nothing(autojump_clock, deadline_s, raised):
+    """The next try begins at the beginning: who takes little is not served for ever."""
+    outgoing, trouble, _ = on_its_way(100 * MIB, deadline_s)
+    with pytest.raises(raised):
+        await going_a_little_further_each_time(outgoing, trouble)
+
+
 async def test_bytes_that_leave_again_forgive_no_failure(autojump_clock):
     outgoing, trouble, _ = on_its_way(MIB)
     with pytest.raises(StoreFailure, match=f"Failed {FAILURES_MAX} times"):

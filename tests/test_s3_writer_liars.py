@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from stsfs.credentials.credentials import Credentials
-from stsfs.errors import AccessDenied, StoreFailure, WriteConflict
-from stsfs.store import retry
+from stsfs.errors import AccessDenied, DeadlineExceeded, StoreFailure, WriteConflict
+from stsfs.store import http_sending, retry
 from stsfs.store.object_store import Expected, ObjectVersion, Part, Traits
 from stsfs.store.s3_store import S3Store
 from tests.fakes import BytesBody
@@ -292,6 +292,16 @@ async def test_success_before_the_end_of_a_body_is_none_and_the_change_in_doubt(
     async with writing(Server((DONE,))) as writer:
         with pytest.raises(StoreFailure, match="before"):
             await put(writer, LARGE)
+
+
+async def test_a_server_that_takes_a_body_too_slowly_is_not_asked_again(monkeypatch):
+    monkeypatch.setattr(http_sending, "UPLOAD_PACE_S", 0.0)
+    monkeypatch.setattr(http_sending, "UPLOAD_PACE_BYTES", 1 << 30)
+    server = Server(DONE)
+    async with writing(server) as writer:
+        with pytest.raises(DeadlineExceeded, match="Too slow: write 'k'"):
+            await put(writer, LARGE)
+    assert len(server.heads) <= 1
 
 
 @pytest.mark.parametrize("value", ["a\r\nx-amz-acl: public-read", "tab\t\n", "null\0"])

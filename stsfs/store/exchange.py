@@ -3,14 +3,14 @@
 from collections.abc import Awaitable, Callable, Container, Mapping
 from typing import NamedTuple, TypeVar
 
-from stsfs.errors import StoreFailure
+from stsfs.errors import DeadlineExceeded, StoreFailure
 from stsfs.store import answers
 from stsfs.store.answers import Answer, Meaning
 from stsfs.store.counters import StoreCounters
 from stsfs.store.http_connection import Connection, Head
 from stsfs.store.http_pool import ConnectionPool
 from stsfs.store.http_sending import OutgoingBody
-from stsfs.store.http_wire import ConnectionBroken
+from stsfs.store.http_wire import ConnectionBroken, TooSlow
 from stsfs.store.range_transfer import whole
 from stsfs.store.retry import Trouble
 
@@ -71,7 +71,8 @@ async def exchange(
 
     Each try is a new attempt. Passing trouble is waited out here, all other answers are repaired
     by the attempt. Raises what attempt, receive, repair and Trouble.back_off raise, and
-    StoreFailure for a success that is none of this kind's.
+    StoreFailure for a success that is none of this kind's, and DeadlineExceeded for a server that
+    takes a body too slowly.
     """
     count = counters.of(kind)
     fresh = False
@@ -103,6 +104,8 @@ async def exchange(
                     if in_doubt:  # a cancellation included
                         lost()
                     pool.give_back(connection)
+            except TooSlow as slow:
+                raise DeadlineExceeded(f"Too slow: {trouble.what} ({slow}).") from slow
             except ConnectionBroken as broken:
                 fresh = broken.unused
                 if not fresh:

@@ -6,12 +6,23 @@ from typing import Protocol
 
 import trio
 
-from stsfs.store.http_wire import STALL_S, TURN_BYTES, ConnectionBroken, InterimHeads
+from stsfs.store.http_wire import (
+    STALL_S,
+    TURN_BYTES,
+    UPLOAD_PACE_BYTES,
+    UPLOAD_PACE_S,
+    ConnectionBroken,
+    InterimHeads,
+    TooSlow,
+    unacknowledged_bytes,
+)
 
 PIECE_BYTES = 1 << 20
 """How much of a body is read at once."""
 
 _TLS_SLICE_BYTES = 64 * 1024
+_LOOK_S = 0.2
+"""How often it is looked whether the last bytes have arrived."""
 
 
 class OutgoingBody(Protocol):
@@ -26,6 +37,33 @@ class OutgoingBody(Protocol):
 
     def sent(self, count_bytes: int) -> None:
         """So many more bytes have left, in turn. Not a checkpoint."""
+
+
+class _Pace:
+    """Whether a peer takes what it is sent, and takes it fast enough to be of use.
+
+    What counts is what its kernel has acknowledged: ours may keep megabytes for a slow line.
+    """
+
+    def __init__(self) -> None:
+        self._moved_s = self._since_s = trio.current_time()
+        self._moved_bytes = self._since_bytes = 0
+
+    def check(self, taken_bytes: int) -> None:
+        """Raise ConnectionBroken unless something was taken of late, TooSlow unless enough was.
+
+        Not a checkpoint.
+        """
+        now_s = trio.current_time()
+        if taken_bytes > self._moved_bytes:
+            self._moved_s, self._moved_bytes = now_s, taken_bytes
+        elif now_s - self._moved_s >= STALL_S:
+            raise ConnectionBroken(f"nothing could be sent for {STALL_S:g} s")
+        if now_s - self._since_s < UPLOAD_PACE_S:
+            return
+        if taken_bytes - self._since_bytes < UPLOAD_PACE_BYTES:
+            raise TooSlow(f"fewer than {UPLOAD_PACE_BYTES} bytes were taken in {UPLOAD_PACE_S:g} s")
+        self._since_s, self._since_bytes = now_s, taken_bytes
 
 
 class Sending:
@@ -51,6 +89,8 @@ class Sending:
         self._piece_bytes = 0
         """How much of the rest, at most, is the body's: its end."""
 
+        self._sent_bytes = 0
+        self._pace = _Pace()
         self._failure: Exception | None = None
         self._heard = trio.Event()
         """Set, and replaced, whenever something has been read: TLS may get on then."""
@@ -70,9 +110,9 @@ class Sending:
         """
         self._rest = memoryview(self._request + await self._read())
         self._send_now()
-        if self.whole:
+        if self.whole and not unacknowledged_bytes(self._sock):
             return 0
-        # The socket takes no more for now: from here on, one task sends and another one listens.
+        # It takes its time: from here on, one task sends and another one listens.
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen, nursery.cancel_scope)
             try:
@@ -99,16 +139,21 @@ class Sending:
                 if self._send_now(TURN_BYTES):
                     await trio.lowlevel.checkpoint()
                     continue
-                with trio.CancelScope(deadline=trio.current_time() + STALL_S) as scope:
+                with trio.CancelScope(deadline=trio.current_time() + STALL_S):
                     if self._wants_read:
                         await self._heard.wait()
                     else:
                         await trio.lowlevel.wait_writable(self._sock)
-                if scope.cancelled_caught:
-                    raise ConnectionBroken(f"nothing could be sent for {STALL_S:g} s")
+                self._check_pace()
             if self.whole:
-                return
+                break
             self._rest = memoryview(await self._read())
+        while unacknowledged_bytes(self._sock):  # who waits for the answer has not begun to
+            await trio.sleep(_LOOK_S)
+            self._check_pace()
+
+    def _check_pace(self) -> None:
+        self._pace.check(self._sent_bytes - unacknowledged_bytes(self._sock))
 
     def _send_now(self, turn_bytes: int = 2 * PIECE_BYTES) -> bool:
         """Send what the socket takes, about turn_bytes at most; False when it takes no more."""
@@ -123,6 +168,7 @@ class Sending:
                 self._wants_read = True
                 return False
             self._rest = self._rest[count:]
+            self._sent_bytes += count
             turn_bytes -= count
             self._body.sent(body_bytes - min(len(self._rest), self._piece_bytes))
         return True

@@ -15,6 +15,10 @@ STALL_S = 15.0
 PACE_BYTES = 4096
 """A body of which fewer bytes than these come in STALL_S, and not its end, is given up as well."""
 
+UPLOAD_PACE_S, UPLOAD_PACE_BYTES = 60.0, 128 * 1024
+"""The same of a body that is sent: so many bytes are to reach the peer in each such time. It is a
+third of what each of sixteen uploads has that share a line of 100 KB/s."""
+
 BODY_S = 60.0
 """A whole answer that is not a range: a page of a listing, an error."""
 
@@ -44,6 +48,10 @@ class ConnectionBroken(Exception):
     def __init__(self, reason: str, *, unused: bool = False) -> None:
         super().__init__(reason)
         self.unused = unused
+
+
+class TooSlow(ConnectionBroken):
+    """The server takes a body, but so slowly that another try, from the beginning, is no use."""
 
 
 class BodyCut(ConnectionBroken):

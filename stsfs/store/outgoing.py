@@ -7,6 +7,7 @@ import trio
 
 from stsfs.store.counters import KindCount
 from stsfs.store.http_sending import PIECE_BYTES
+from stsfs.store.http_wire import UPLOAD_PACE_BYTES
 from stsfs.store.object_store import Body
 from stsfs.store.retry import Trouble
 
@@ -19,7 +20,7 @@ class Outgoing:
         self._body = body
         self._trouble = trouble
         self._count = count
-        self._sent_bytes = self._furthest_bytes = 0
+        self._sent_bytes = self._furthest_bytes = self._forgiven_bytes = 0
         self._moved_at_s: float | None = None
         self._kept: bytes | None = None
         """The whole of a body of one piece: it need not be read twice for one try."""
@@ -54,7 +55,11 @@ class Outgoing:
         self._sent_bytes += count_bytes
         if self._sent_bytes > self._furthest_bytes:
             self._furthest_bytes = self._sent_bytes
-            self._trouble.progress()
+            new_bytes = self._sent_bytes - self._forgiven_bytes
+            # The next try begins at the beginning: a few bytes more than the last are no progress.
+            if new_bytes >= UPLOAD_PACE_BYTES or self._sent_bytes == self.size_bytes:
+                self._forgiven_bytes = self._sent_bytes
+                self._trouble.progress()
         elif self._moved_at_s is not None:
             self._trouble.moving(now_s - self._moved_at_s)
         self._moved_at_s = now_s
