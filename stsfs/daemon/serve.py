@@ -34,6 +34,7 @@ from stsfs.fuse.kernel_limits import READ_AHEAD_KIB, KernelLimits, raise_read_ah
 from stsfs.fuse.mount_point import MountOptions, MountPoint
 from stsfs.fuse.operations import Appearance, Operations
 from stsfs.fuse.session import MAX_BACKGROUND, Session
+from stsfs.fuse.workers import limit_heap
 from stsfs.fuse.write_operations import WriteOperations
 from stsfs.fuse.xattrs import Origin, Xattrs
 from stsfs.store.object_store import ObjectStore
@@ -57,6 +58,7 @@ def serve_mount(
     left behind.
     """
     machine.raise_descriptor_limit()
+    limit_heap()
     return trio.run(_serve, config, point, manager, ready)
 
 

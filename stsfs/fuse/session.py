@@ -26,7 +26,7 @@ import trio
 from stsfs import programs
 from stsfs.errors import FuseUnavailable, sole
 from stsfs.fuse.mount_point import MountOptions, MountPoint
-from stsfs.fuse.workers import WORKERS_MAX, return_buffers_to_the_system, workers
+from stsfs.fuse.workers import WORKERS_MAX, workers
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,6 @@ class Session:
 
     async def serve(self) -> None:
         """Answer requests until the mount is gone or `stop` is called."""
-        return_buffers_to_the_system()
         with workers():
             try:
                 await pyfuse3.main(1, WORKERS_MAX)

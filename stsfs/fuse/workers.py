@@ -70,8 +70,9 @@ def workers() -> Iterator[None]:
         pyfuse3.trio = before  # type: ignore[attr-defined]
 
 
-def return_buffers_to_the_system() -> None:
-    """Let the memory of libfuse's buffers be that of the system again as soon as they are freed.
+def limit_heap() -> None:
+    """Let the memory of libfuse's buffers be that of the system again as soon as they are freed,
+    and keep all else in one heap. To be called before there are threads.
 
     Otherwise glibc learns from the first one that is freed to take them from its heap, where
     they come with what others have touched. Another libc has no such setting, and no such habit.
