@@ -256,3 +256,13 @@ async def test_more_places_than_there_are_is_all_of_them(memory):
     assert not await memory.asks(1, 1, "one more")
     await memory.ends("all")
     assert memory.had == ["all", "one more"]
+
+
+async def test_who_takes_nothing_never_waits_and_gives_nothing_back():
+    """Uploads of empty files, several at a time."""
+    memory = Shares(64)
+    async with memory.taken(0):
+        async with memory.taken(0):
+            pass
+        async with memory.taken(64), memory.taken(0):
+            pass

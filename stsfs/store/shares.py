@@ -43,10 +43,12 @@ class Shares:
     async def acquire(self, count: int = 1) -> Owner:
         """Take places; returns whose they are, for `release`. A checkpoint only where it waits.
 
-        count: at most as many as there are.
+        count: at most as many as there are; none, as for an empty file, are there at once.
         """
         assert count <= self._places
         owner = OWNER.get()
+        if not count:
+            return owner
         mine = (count, trio.Event())
         self._waiting.setdefault(owner, deque()).append(mine)
         self._serve()
@@ -65,6 +67,8 @@ class Shares:
 
     def release(self, owner: Owner, count: int = 1) -> None:
         """Give places back. Not a checkpoint."""
+        if not count:
+            return
         self._used -= count
         self._held[owner] -= count
         if not self._held[owner]:

@@ -37,15 +37,17 @@ def test_a_directory_that_is_exchanged_under_a_mount_gets_nothing(place, mount, 
 def test_what_is_not_uploaded_is_found_where_it_was_moved_to(place, host, mount, stage, folder):
     live = mount(folder.syn_id, "--rw", "--staging-dir", place / "staging", "--fsync", "local")
     with open(live / "kept", "wb", buffering=0) as file:
-        file.write(b"only here")
+        file.write(b"in S3 when the next program has ended, and ")
         place.chmod(0o777)
         neighbour("mv", place / "staging", place / "away")
         place.chmod(0o755)
+        file.write(b"only here")
         os.fsync(file.fileno())
         listed = host.stsfs("recover", "--staging-dir", place / "away").stdout
         assert "kept" in listed, listed
         (place / "away").rename(place / "staging")  # the audit compares names
-    assert object_of(folder, "kept") == b"only here"
+    assert live.unmount().returncode == 0
+    assert object_of(folder, "kept").endswith(b"only here")
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775])
