@@ -47,6 +47,7 @@ def test_what_is_not_uploaded_is_found_where_it_was_moved_to(place, host, mount,
         assert "kept" in listed, listed
         (place / "away").rename(place / "staging")  # the audit compares names
     assert live.unmount().returncode == 0
+    live.wait_for_end()
     assert object_of(folder, "kept").endswith(b"only here")
 
 
