@@ -190,6 +190,24 @@ async def test_a_repeated_open_does_not_find_what_was_confirmed_for_another_and_
     vfs.release(handle)
 
 
+async def test_a_page_from_before_a_replacement_is_read_past_by_a_repeated_open(store, vfs):
+    """It brings the old version back, which the server denies: until a page does not."""
+    node = await look_up(vfs)
+    list_page = store.list_page
+    old_pages = [await list_page("")] * 2
+    store.put("x", NEW)
+    with pytest.raises(StaleVersion):
+        await vfs.open(node.inode, 0, CALLER)
+
+    async def answered_by_an_old_page(prefix, **options):
+        return old_pages.pop() if old_pages else await list_page(prefix, **options)
+
+    store.list_page = answered_by_an_old_page
+    new = await look_up(vfs)
+    assert not old_pages
+    vfs.release(await vfs.open(new.inode, 0, CALLER))
+
+
 async def test_a_lookup_does_not_follow_replacements_for_ever(store, vfs, autojump_clock):
     node = await look_up(vfs)
     store.delete("x")

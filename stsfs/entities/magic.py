@@ -48,6 +48,8 @@ class _MagicListing(Listing):
 class MagicView:
     """Implements View on `.synapse`; everything about files is left to the entities view."""
 
+    is_fixed = False
+
     def __init__(self, entities: EntityView, root: EntityDirectory, *, ttl_s: float) -> None:
         self._entities = entities
         self._ttl_s = ttl_s

@@ -48,6 +48,8 @@ Special = Callable[[Directory, bytes], Node | None]
 class EntityView:
     """Implements View on the children of folders. `filler.run` must be running."""
 
+    is_fixed = False
+
     def __init__(
         self,
         root_id: str,

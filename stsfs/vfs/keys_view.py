@@ -28,6 +28,8 @@ PIECE_KEYS = 200
 class KeysView:
     """Implements View by LIST requests."""
 
+    is_fixed = False
+
     def __init__(self, metadata_ttl_s: float) -> None:
         self._ttl_s = metadata_ttl_s
         self._probed = ProbedDirectories(metadata_ttl_s, trio.current_time)

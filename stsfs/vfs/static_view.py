@@ -15,6 +15,8 @@ FOREVER_S = 86400.0
 class StaticView:
     """Implements View on a tree that is built at the start: `add_directory`, then `add`."""
 
+    is_fixed = True
+
     def __init__(self, site: Site, parent: Directory | None = None, name: bytes = b"") -> None:
         """site is that of the directories, whatever its own view is; its root may have a parent."""
         self.site = Site(site.location_id, site.store, "", modified_ns=site.modified_ns, view=self)

@@ -162,15 +162,12 @@ class Vfs:
         parent = self._tree.directory(parent_inode)
         distrusts = self._tree.distrusts
         repeated = self._repeated.get((parent, name, caller))
-        before: Node | None = None
         for _ in range(SUCCESSIONS_MAX):
             node, until_s = await self._tree.lookup(parent, name)
-            # Some views have nothing else to show: the open says why.
-            if repeated is None or not isinstance(node, File) or node is before:
+            if repeated is None or not isinstance(node, File) or self._tree.view(parent).is_fixed:
                 break
             if await self._vouch(node, repeated):
                 break
-            before = node
         now_s = trio.current_time()
         # What was asked before a refresh may not be remembered after it.
         ttl_s = max(0.0, until_s - now_s) if distrusts == self._tree.distrusts else 0.0

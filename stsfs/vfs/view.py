@@ -17,6 +17,9 @@ class View(Protocol):
     What waits may raise what `errors` lists for file system requests.
     """
 
+    is_fixed: bool
+    """Whether a name never shows another file than at first, also where that is gone."""
+
     def begin(self, directory: Directory, old: Listing | None) -> Listing:
         """A new listing of a directory, nothing read. What has not changed since `old` keeps its
         node."""
