@@ -109,7 +109,7 @@ class Judge:
             if windows or (history and self._changed(history, attempt)):
                 return None
         elif any(number in each.errnos for each in windows) or (
-            number == "ESTALE" and history and self._changed(history, attempt)
+            number == "ESTALE" and history and self._is_explained(attempt, windows, history)
         ):
             return None
         elif number == "ENOENT" and history:
@@ -117,6 +117,12 @@ class Judge:
             if DELETED in history.between(since_s, attempt["end_s"]):
                 return None
         return "an errno that nothing explains"
+
+    def _is_explained(self, attempt, windows, history):
+        """An open without a session believes what is known; its reads may meet the truth later."""
+        if any(each.is_outage for each in windows):
+            attempt = attempt | {"begin_s": NEVER_S}
+        return self._changed(history, attempt)
 
     @staticmethod
     def _changed(history, attempt):
