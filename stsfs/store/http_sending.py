@@ -110,8 +110,10 @@ class Sending:
         """
         self._rest = memoryview(self._request + await self._read())
         self._send_now()
-        if self.whole and not unacknowledged_bytes(self._sock):
-            return 0
+        if self.whole and (
+            self._sent_bytes <= UPLOAD_PACE_BYTES or not unacknowledged_bytes(self._sock)
+        ):
+            return 0  # so little is there before who waits for the answer gives up
         # It takes its time: from here on, one task sends and another one listens.
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen, nursery.cancel_scope)
