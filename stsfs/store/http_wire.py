@@ -74,9 +74,12 @@ def with_one_length(head: bytes) -> bytes:
 
     RFC 9110, 8.6. Those that differ stay, and are for the parser to refuse.
     """
-    lengths: list[bytes] = b",".join(_LENGTHS.findall(head)).split(b",")
+    found: list[bytes] = _LENGTHS.findall(head)
+    if not found or (len(found) == 1 and b"," not in found[0]):
+        return head
+    lengths = b",".join(found).split(b",")
     values = {each.strip(b" \t") for each in lengths}
-    if len(lengths) < 2 or len(values) > 1:
+    if len(values) > 1:
         return head
     rest = _LENGTHS.sub(b"", head)
     return rest.removesuffix(b"\r\n") + b"Content-Length: " + values.pop() + b"\r\n\r\n"

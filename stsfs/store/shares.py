@@ -49,6 +49,9 @@ class Shares:
         owner = OWNER.get()
         if not count:
             return owner
+        if not self._waiting and self._is_free_for(owner, count):
+            self._give(owner, count)
+            return owner
         mine = (count, trio.Event())
         self._waiting.setdefault(owner, deque()).append(mine)
         self._serve()
@@ -93,12 +96,15 @@ class Shares:
             count = self._waiting[owner][0][0]
             if not self._is_free_for(owner, count):
                 return
-            self._used += count
-            self._held[owner] = self._held.get(owner, 0) + count
+            self._give(owner, count)
             turns = self._waiting.pop(owner)
             turns.popleft()[1].set()
             if turns:
                 self._waiting[owner] = turns  # behind the others who have as many
+
+    def _give(self, owner: Owner, count: int) -> None:
+        self._used += count
+        self._held[owner] = self._held.get(owner, 0) + count
 
     def _is_free_for(self, owner: Owner, count: int) -> bool:
         if self._used + count <= self._places:
